@@ -1,0 +1,92 @@
+"""The contract between the supervisor and what runs its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jobpool_cli.worker.protocol import BatchOrder
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has loaded the UDF."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class BootFailed:
+    """A worker could not load the UDF: the pool cannot run."""
+
+    slot: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """A worker's report on a batch: ``body`` as ``worker.loop`` builds it, and the columns."""
+
+    slot: int
+    worker: int
+    body: dict[str, Any]
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone.
+
+    Attributes:
+        cause: a value of ``LossCause``.
+        batch: the batch it was in, None if in none.
+        position: the position in it that was running.
+        exit: how the process ended, in words.
+        started: when the running task began, microseconds since the epoch.
+        duration: how long it ran, nanoseconds.
+        log: byte range of its output.
+    """
+
+    slot: int
+    worker: int
+    cause: str
+    batch: int | None
+    position: int | None
+    booted: bool
+    exit: str
+    started: int | None = None
+    duration: int | None = None
+    log: tuple[int, int] | None = None
+
+
+EngineEvent = Ready | BootFailed | Outcomes | Lost
+
+
+class Engine(Protocol):
+    """Runs batches in worker slots numbered from 0; everything but ``poll`` returns at once."""
+
+    def spawn(self, slot: int, delay: float) -> None:
+        """Start a worker in a free slot after a delay in seconds; ``Ready``, ``BootFailed`` or ``Lost`` follows."""
+
+    def send(self, slot: int, order: BatchOrder) -> None:
+        """Hand a batch to a ready worker; ``Outcomes`` follow until one is final, or ``Lost``."""
+
+    def take_back(self, slot: int, batch: int) -> bool:
+        """Take a batch back if its worker has not begun it; True if so."""
+
+    def trim(self, slot: int, batch: int) -> int | None:
+        """Keep a worker from beginning further tasks of a batch.
+
+        Returns:
+            the number of leading positions that stay with the worker; None if it is not in that batch.
+        """
+
+    def kill(self, slot: int, cause: str) -> None:
+        """End a worker and all that it started; ``Lost`` with that cause follows."""
+
+    def poll(self, timeout: float) -> Sequence[EngineEvent]:
+        """Wait up to a number of seconds for something to happen, and return it."""
+
+    def stop(self) -> None:
+        """End all workers and all that they started; no event follows."""

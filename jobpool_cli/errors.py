@@ -1,0 +1,110 @@
+"""Every error a user can meet, each with its exit code; ``cli.main`` turns them into messages in one place.
+
+An error says what happened and why (the message) and what to do next (the hint). Its class decides the exit code, and
+the codes are a public contract: ``docs/reference/exit-codes.md`` lists them for scripts.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What a jobpool command returns to the shell."""
+
+    OK = 0
+    TASKS_FAILED = 1
+    USAGE = 2
+    NO_SUCH_POOL = 3
+    CONFLICT = 4
+    DAMAGED = 5
+    SYSTEM = 6
+    TIMED_OUT = 124
+    INTERRUPTED = 130
+
+
+class JobPoolError(Exception):
+    """Base of all errors that jobpool raises on purpose.
+
+    Args:
+        message: what happened and why, one or a few lines, without a trailing full stop.
+        hint: what the user can do next; empty where there is nothing sensible to say.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.SYSTEM
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Keep the message and the hint apart, so that each face can set them as it likes."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(JobPoolError):
+    """The request cannot be carried out as it was written."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InputError(UsageError):
+    """The arguments (a file, a table, a value) or the UDF are not usable; nothing was started."""
+
+
+class NoSuchPoolError(JobPoolError):
+    """There is no pool of that name."""
+
+    exit_code = ExitCode.NO_SUCH_POOL
+
+
+class ConflictError(JobPoolError):
+    """The pool is in a state in which the request makes no sense: running, cancelled, locked, taken."""
+
+    exit_code = ExitCode.CONFLICT
+
+
+class DamagedPoolError(JobPoolError):
+    """The pool directory does not hold what its format promises."""
+
+    exit_code = ExitCode.DAMAGED
+
+
+class MachineError(JobPoolError):
+    """The machine refused: disk full, no permission, a limit."""
+
+    exit_code = ExitCode.SYSTEM
+
+
+class WaitTimeoutError(JobPoolError):
+    """The wait ended before what was waited for happened; the pool goes on."""
+
+    exit_code = ExitCode.TIMED_OUT
+
+
+class TasksFailedError(JobPoolError):
+    """Some tasks of the pool failed, and the request was for all of them."""
+
+    exit_code = ExitCode.TASKS_FAILED
+
+
+# --- failures of tasks that no exception of the UDF stands for
+
+
+class TaskFailure(Exception):  # noqa: N818 - these are names that users read in `errors`, as they read ValueError
+    """A task failed, and not by an exception of its own function."""
+
+
+class WorkerCrashed(TaskFailure):
+    """The worker process died while it ran the task, as often as ``--max-crashes`` allows."""
+
+
+class TaskTimeout(TaskFailure):
+    """The task ran past ``--timeout`` and was stopped."""
+
+
+class MemoryLimitExceeded(TaskFailure):
+    """The task's process and its children held more than ``--memory-limit`` and were stopped."""
+
+
+class ResultNotStorable(TaskFailure):
+    """The function returned a value that can be neither a column nor a pickle."""

@@ -1,0 +1,140 @@
+"""Every path of a pool directory, and the version of its format. The reference page is docs/reference/pool-directory.md.
+
+::
+
+    <home>/pools/<name>/
+        pool.json               format version, name, created, UDF entry point, options; written once
+        udf/v1/                 snapshot of the user's code: the file, and the sibling modules that it imports
+        udf/v2/ ...             one more for each `retry --udf`
+        args.parquet            the arguments, one row per task, in order
+        state.db                SQLite: counters, inbox, segments, failures, attempts, requests answered
+        results/*.parquet       sealed segments, one row per successful task
+        logs/worker-0001.log    one append-only file per worker process; each attempt owns a byte range of it
+        requests/*.json         what commands ask of the supervisor, renamed in
+        slots                   shared memory: what each worker process runs right now
+        lock                    held by the supervisor for its whole life
+        supervisor.log          what the supervisor has to say; empty when all is well
+
+Files are 0600 and folders 0700 from their first moment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobpool_cli.errors import UsageError
+
+FORMAT_VERSION = 1
+# "jbpl" in ASCII, in the header of state.db: tells a pool's database from any other SQLite file.
+APPLICATION_ID = 0x6A62706C
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+
+# A leading dot hides a file from globs and from dataset readers until it is whole and renamed.
+TEMPORARY_PREFIX = ".tmp-"
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class PoolPaths:
+    """All paths of one pool, from its root folder."""
+
+    root: Path
+
+    @property
+    def pool_json(self) -> Path:
+        """What the pool is; written once, readable by a person."""
+        return self.root / "pool.json"
+
+    @property
+    def args(self) -> Path:
+        """The arguments."""
+        return self.root / "args.parquet"
+
+    @property
+    def state_db(self) -> Path:
+        """The state database."""
+        return self.root / "state.db"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the sealed segments."""
+        return self.root / "results"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the workers' logs."""
+        return self.root / "logs"
+
+    @property
+    def requests(self) -> Path:
+        """Folder that commands rename their requests into."""
+        return self.root / "requests"
+
+    @property
+    def slots(self) -> Path:
+        """The shared memory of supervisor, workers and readers."""
+        return self.root / "slots"
+
+    @property
+    def lock(self) -> Path:
+        """The supervisor's lock: liveness is this lock, never a process number."""
+        return self.root / "lock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """Standard error of the supervisor."""
+        return self.root / "supervisor.log"
+
+    @property
+    def udf(self) -> Path:
+        """Folder of the code snapshots."""
+        return self.root / "udf"
+
+    def udf_version(self, version: int) -> Path:
+        """Folder of one code snapshot."""
+        return self.udf / f"v{version}"
+
+    def worker_log(self, worker: int) -> Path:
+        """Log of one worker process; worker numbers rise over the pool's whole life and are never used twice."""
+        return self.logs / f"worker-{worker:04d}.log"
+
+    def segment(self, number: int) -> Path:
+        """One sealed segment."""
+        return self.results / f"segment-{number:06d}.parquet"
+
+
+def home_folder(override: str | None = None) -> Path:
+    """Where jobpool keeps its data: ``--home``, else ``JOBPOOL_HOME``, else the platform's user data folder."""
+    chosen = override or os.environ.get("JOBPOOL_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    # Imported here: the two ways above need no more than the standard library.
+    import platformdirs  # noqa: PLC0415
+
+    return Path(platformdirs.user_data_dir("jobpool", appauthor=False))
+
+
+def pools_folder(home: Path) -> Path:
+    """The folder that holds one folder per pool."""
+    return home / "pools"
+
+
+def check_name(name: str) -> str:
+    """Return the name if a pool may bear it.
+
+    Raises:
+        UsageError: the name is empty, too long, or holds what a file name or a shell would trip over.
+    """
+    if not NAME_PATTERN.fullmatch(name) or name == "last":
+        raise UsageError(
+            f"{name!r} cannot be a pool's name",
+            "use 1 to 100 letters, digits, '.', '_' or '-', beginning with a letter, a digit or '_'"
+            " ('last' is taken: it means the newest pool)",
+        )
+    return name

@@ -1,0 +1,229 @@
+"""A table to a file or to stdout, whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import errno
+import io
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from jobpool_cli.errors import MachineError, UsageError
+from jobpool_cli.layout import TEMPORARY_PREFIX
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+KNOWN = ("parquet", "csv", "tsv", "jsonl")
+ROWS_AT_ONCE = 65_536
+ROW_GROUP = 122_880
+
+
+def format_of(target: Path | None, given: str | None) -> str:
+    """Which format to write: the given one, else by the file's suffix; CSV for stdout.
+
+    Raises:
+        UsageError: the format or the suffix is unknown.
+    """
+    if given is not None:
+        name = given.lower().removeprefix(".")
+        name = {"ndjson": "jsonl", "pq": "parquet"}.get(name, name)
+        if name not in KNOWN:
+            raise UsageError(f"{given!r} is not a format", f"use one of {', '.join(KNOWN)}")
+        return name
+    if target is None:
+        return "csv"
+    try:
+        return FORMATS[target.suffix.lower()]
+    except KeyError:
+        what = f"suffix {target.suffix!r} of" if target.suffix else "missing suffix of"
+        raise UsageError(
+            f"cannot tell the format from the {what} {target}",
+            f"end the name in {', '.join(FORMATS)}, or name the format: {', '.join(KNOWN)}",
+        ) from None
+
+
+def export(table: pa.Table, target: Path | None, format: str) -> None:  # noqa: A002 - what it is called everywhere
+    """Write the table to a file, which keeps its old content until the new one is complete; None is stdout.
+
+    Raises:
+        MachineError: the disk is full, there is no permission, or the like; the old file is untouched.
+        UsageError: the target cannot be a file.
+        BrokenPipeError: whoever read stdout has gone.
+    """
+    if target is None:
+        _write(table, sys.stdout.buffer, format)
+        sys.stdout.buffer.flush()
+        return
+    with _replaced(target) as sink:
+        _write(table, sink, format)
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the target's place if the block ends well, and vanishes if not."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a directory", "name a file in it")
+    # What a symbolic link points to is replaced; the link stays.
+    final = target.resolve() if target.is_symlink() else target.absolute()
+    if final.exists() and not final.is_file():  # /dev/stdout, a named pipe: nothing to keep whole
+        with _explained(target), final.open("wb") as sink:
+            yield sink
+        return
+    with _explained(target):
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=f"-{final.name[-40:]}", dir=final.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                # mkstemp gives 0600; the user's file has the mode it had, or that of any new file.
+                os.fchmod(sink.fileno(), final.stat().st_mode & 0o7777 if final.exists() else 0o666 & ~_umask())
+                yield sink
+                sink.flush()
+                os.fsync(sink.fileno())
+            temporary.replace(final)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _umask() -> int:
+    # There is no way to ask without setting.
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        hint = {
+            errno.ENOSPC: "free some space, or write to another disk",
+            errno.EDQUOT: "your quota is used up: free some space, or write elsewhere",
+            errno.EACCES: "write to a folder that is yours",
+            errno.EPERM: "write to a folder that is yours",
+            errno.EROFS: "this file system is read-only: write elsewhere",
+            errno.ENOENT: f"create the folder first: mkdir -p {target.parent}",
+            errno.ENOTDIR: "a part of the path is a file, not a folder",
+        }.get(error.errno or 0, "nothing was changed; try again or write elsewhere")
+        raise MachineError(f"cannot write {target}: {error.strerror or error}", hint) from error
+
+
+def _write(table: pa.Table, sink: BinaryIO, format: str) -> None:  # noqa: A002
+    if format == "parquet":
+        import pyarrow.parquet as pq  # noqa: PLC0415 - 30 ms, not needed for text
+
+        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP)
+    elif format == "jsonl":
+        _write_json_lines(table, sink)
+    else:
+        _write_csv(table, sink, "\t" if format == "tsv" else ",")
+
+
+def _write_csv(table: pa.Table, sink: BinaryIO, delimiter: str) -> None:
+    text = io.TextIOWrapper(sink, "utf-8", errors="surrogatepass", newline="", write_through=False)
+    try:
+        writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(table.schema.names)
+        for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+            writer.writerows(zip(*map(_csv_cells, batch.columns), strict=True))
+        text.flush()
+    finally:
+        text.detach()
+
+
+def _csv_cells(column: pa.Array) -> list[Any]:
+    """The column's values as csv.writer sets them: it writes None as nothing and floats by repr."""
+    values: list[Any] = _values(column)
+    if pt.is_boolean(column.type):
+        return [None if value is None else "true" if value else "false" for value in values]
+    if any(check(column.type) for check in (pt.is_integer, pt.is_floating, pt.is_string, pt.is_large_string)):
+        return values
+    return [None if value is None else value if type(value) is str else _cell_text(value) for value in values]
+
+
+def _cell_text(value: object) -> str:
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json_text(value)
+
+
+def _write_json_lines(table: pa.Table, sink: BinaryIO) -> None:
+    names = table.schema.names
+    dump = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "), allow_nan=False, default=_plain).encode
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        columns = [_json_cells(column) for column in batch.columns]
+        lines = [dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+        sink.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass"))
+
+
+def _json_cells(column: pa.Array) -> list[Any]:
+    values = _values(column)
+    simple = (pt.is_integer, pt.is_boolean, pt.is_string, pt.is_large_string)
+    return values if any(check(column.type) for check in simple) else [_plain(value) for value in values]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if pt.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if (pt.is_timestamp(column.type) or pt.is_duration(column.type)) and column.type.unit == "ns":
+        # Python's datetime knows microseconds only; pandas need not be there.
+        return column.cast(pa.string()).to_pylist() if pt.is_timestamp(column.type) else _seconds(column)
+    return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def _seconds(column: pa.Array) -> list[Any]:
+    return [None if value is None else value / 1e9 for value in column.cast(pa.int64()).to_pylist()]
+
+
+def json_text(value: object) -> str:
+    """The value as JSON: text as it is, times in ISO 8601, durations in seconds, bytes in base64, NaN as null."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _plain(value: object) -> object:
+    """What JSON can say about the value."""
+    plain: object = str(value)
+    match value:
+        case None | bool() | int() | str():
+            plain = value
+        case float():
+            if math.isfinite(value):
+                plain = value
+            elif math.isnan(value):
+                plain = None
+        case datetime() | date() | time():
+            plain = value.isoformat()
+        case timedelta():
+            plain = value.total_seconds()
+        case bytes():
+            plain = base64.b64encode(value).decode()
+        case dict():
+            plain = {key if isinstance(key, str) else str(_plain(key)): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            plain = [_plain(item) for item in value]
+    return plain

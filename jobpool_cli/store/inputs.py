@@ -1,0 +1,254 @@
+"""Reading the user's table of arguments: CSV, TSV, JSON Lines or Parquet, from a file or from standard input.
+
+Nothing is interpreted here. The cells of CSV stay text, JSON's values stay what they are; ``binding`` turns them into
+what the function's annotations ask for. Whatever is wrong is named by line and column, found by a second, slower look
+at the text that only an error has to pay for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from jobpool_cli.errors import InputError, UsageError
+from jobpool_cli.store import textscan
+from jobpool_cli.store.jsonlines import parse_json_lines
+
+STDIN_NAME = "<stdin>"
+
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+FORMATS = ("csv", "tsv", "jsonl", "parquet")
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_PARQUET_MAGIC = b"PAR1"
+_GZIP_MAGIC = b"\x1f\x8b"
+# One pass of pyarrow's CSV reader; a row must fit into a block, so it grows for a file with longer ones.
+_BLOCK_SIZE = 4 << 20
+
+
+@dataclass(frozen=True)
+class RawArguments:
+    """The user's table, before its values are converted.
+
+    Attributes:
+        table: one column per argument. A column whose values no Arrow type holds exactly is JSON text or a pickle, and
+            its field's metadata says so (``arguments.ENCODING``).
+        textual: every column is text as it stood in the file; null is an empty cell without quotes.
+        source: what to call it in messages.
+    """
+
+    table: pa.Table
+    textual: bool
+    source: str
+    _locate: Callable[[Sequence[int]], list[int | None]] | None = field(default=None, repr=False, compare=False)
+
+    def lines_of(self, rows: Sequence[int]) -> list[int | None]:
+        """The lines on which rows begin, from 1; None where there are no lines (Parquet). Reads the text once more."""
+        if self._locate is None:
+            return [None] * len(rows)
+        return self._locate(rows)
+
+    def line_of(self, row: int) -> int | None:
+        """The line on which a row (from 0) begins, from 1; None for Parquet."""
+        return self.lines_of([row])[0]
+
+
+def read_arguments(source: str, *, format: str | None = None, stdin: BinaryIO | None = None) -> RawArguments:  # noqa: A002
+    """Read a table of arguments.
+
+    Args:
+        source: a path, or ``-`` for standard input.
+        format: csv, tsv, jsonl or parquet; by default the file's suffix decides, and where there is none the content.
+        stdin: what ``-`` reads from; the process's own standard input by default.
+
+    Raises:
+        InputError: the table cannot be read; the message says where.
+    """
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"{format!r} is no format that jobpool reads", f"choose one of {', '.join(FORMATS)}")
+    if source == "-":
+        name, path = STDIN_NAME, None
+        data = (stdin or sys.stdin.buffer).read()
+    else:
+        name, path = source, Path(source).expanduser()
+        suffix = path.suffix.lower()
+        format = format or _SUFFIXES.get(suffix)  # noqa: A001
+        data = _read_file(path, name)
+    if not data:
+        raise InputError(f"{name} is empty", "it needs at least a header line that names the columns")
+    format = format or _sniff(data)  # noqa: A001
+    if format == "parquet":
+        return RawArguments(_parse_parquet(data, name), textual=False, source=name)
+    # Only a regular file can be read once more; of a pipe the text is kept.
+    kept = None if path is not None and path.is_file() else data
+
+    def reread() -> bytes:
+        return _read_file(Path(source).expanduser(), name) if kept is None else kept
+
+    _check_text(data, name)
+    if format == "jsonl":
+        table = parse_json_lines(data, name)
+        return RawArguments(table, textual=False, source=name, _locate=lambda rows: textscan.json_lines(reread(), rows))
+    delimiter = _DELIMITERS[format]
+    table = _parse_csv(data, name, delimiter)
+    return RawArguments(
+        table, textual=True, source=name, _locate=lambda rows: textscan.csv_lines(reread(), delimiter, rows)
+    )
+
+
+def _read_file(path: Path, name: str) -> bytes:
+    """A file's bytes, or why there are none."""
+    try:
+        with path.open("rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise InputError(f"there is no file {name}", _did_you_mean(path)) from None
+    except IsADirectoryError:
+        raise InputError(f"{name} is a folder, not a table", "name a CSV, TSV, JSON Lines or Parquet file") from None
+    except PermissionError:
+        raise InputError(f"{name} may not be read: permission denied", f"see who may read it: ls -l {name}") from None
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+def _did_you_mean(path: Path) -> str:
+    """A file of nearly that name, if there is one."""
+    try:
+        names = [each.name for each in path.parent.iterdir()]
+    except OSError:
+        return "check the path"
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.with_name(close[0])}?" if close else "check the path"
+
+
+def _sniff(data: bytes) -> str:
+    """The format by the content."""
+    if data.startswith(_PARQUET_MAGIC):
+        return "parquet"
+    start = data[:65_536].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] in {b"{", b"["}:
+        return "jsonl"
+    header = start.split(b"\n", 1)[0]
+    return "tsv" if b"\t" in header and b"," not in header else "csv"
+
+
+def _check_text(data: bytes, name: str) -> None:
+    """Refuse what is no UTF-8 text, saying what it is instead."""
+    if data.startswith(_GZIP_MAGIC):
+        raise InputError(f"{name} is compressed", f"unpack it on the way: zcat {name} | jobpool map UDF -")
+    if data.startswith(_PARQUET_MAGIC):
+        raise InputError(f"{name} is a Parquet file, not text", "name it .parquet, or give --format parquet")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{name} is UTF-16, not UTF-8", f"convert it: iconv -f UTF-16 -t UTF-8 {name}")
+    at = data.find(b"\0")
+    if at >= 0:
+        raise InputError(f"{name} line {textscan.line_at(data, at)}: a NUL byte, so this is no text file")
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            line, byte = textscan.line_at(data, error.start), data[error.start]
+            raise InputError(
+                f"{name} line {line}: byte 0x{byte:02x} is not UTF-8",
+                f"if it is Latin-1, convert it: iconv -f ISO-8859-1 -t UTF-8 {name}",
+            ) from None
+
+
+def _parse_csv(data: bytes, name: str, delimiter: str) -> pa.Table:
+    """Parse CSV with every column as text."""
+    header, line, size = textscan.csv_header(data, delimiter, name)
+    _check_header(header, line, name, delimiter)
+    if not data[size:].strip(b"\r\n"):
+        return pa.table({column: pa.array([], pa.string()) for column in header})
+    # The header's last byte goes along: pyarrow takes the blank line for nothing, but a byte order mark at the very
+    # beginning, where it would be a cell's first character, for none of the text.
+    body = pa.py_buffer(data).slice(size - 1)
+    block = _BLOCK_SIZE
+    while True:
+        try:
+            table = pa.csv.read_csv(
+                pa.BufferReader(body),
+                read_options=pa.csv.ReadOptions(column_names=header, block_size=block),
+                parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=dict.fromkeys(header, pa.string()),
+                    strings_can_be_null=True,
+                    null_values=[""],
+                    quoted_strings_can_be_null=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            if "straddling" in str(error) and block < len(data):
+                block *= 8
+                continue
+            textscan.check_csv(data, delimiter, name, len(header), header)
+            raise InputError(f"{name} cannot be read as CSV: {error}") from error
+        else:
+            if _ends_in_quotes(data, table):
+                textscan.check_csv(data, delimiter, name, len(header), header)
+            return table
+
+
+def _ends_in_quotes(data: bytes, table: pa.Table) -> bool:
+    """Whether the text may end inside a cell in quotes: pyarrow takes the end of the text for the end of the cell.
+
+    Such a cell is the very last one, and before it stands the quote that opened it; after it, none that closes it.
+    """
+    if data.count(b'"') % 2:
+        return True
+    last = (table.column(table.num_columns - 1)[-1].as_py() or "").encode().replace(b'"', b'""')
+    return data.endswith(b'"' + last) if last else data.endswith(b'"') and not data.endswith(b'""')
+
+
+def _check_header(header: list[str], line: int, name: str, delimiter: str) -> None:
+    """Every column needs a name of its own."""
+    if len(header) == 1 and delimiter == ",":
+        for other, called in ((";", "semicolons"), ("\t", "tabs")):
+            if other in header[0]:
+                hint = "give --format tsv" if other == "\t" else "convert it to commas"
+                raise InputError(f"{name} line {line}: the columns seem to be separated by {called}", hint)
+    for position, column in enumerate(header, start=1):
+        if not column.strip():
+            raise InputError(
+                f"{name} line {line}: column {position} has no name",
+                "name it in the header, or drop it (pandas writes one unless index=False)",
+            )
+    doubled = [column for column, times in Counter(header).items() if times > 1]
+    if doubled:
+        places = [str(place) for place, column in enumerate(header, start=1) if column == doubled[0]]
+        raise InputError(
+            f"{name} line {line}: {len(places)} columns are named {doubled[0]} (columns {', '.join(places)})",
+            "give each column a name of its own",
+        )
+
+
+def _parse_parquet(data: bytes, name: str) -> pa.Table:
+    """Read a Parquet file; an index that pandas left without a name is no argument."""
+    try:
+        table = pq.read_table(io.BytesIO(data) if len(data) < _BLOCK_SIZE else pa.BufferReader(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name} is not a readable Parquet file: {what}", "write the file anew") from error
+    doubled = [column for column, times in Counter(table.column_names).items() if times > 1]
+    if doubled:
+        raise InputError(f"{name}: several columns are named {doubled[0]}", "give each column a name of its own")
+    unnamed = [column for column in table.column_names if column.startswith("__index_level_") and column.endswith("__")]
+    table = table.drop_columns(unnamed)
+    # Metadata of other programs must not be taken for ours.
+    return table.cast(pa.schema([each.remove_metadata() for each in table.schema]))

@@ -1,0 +1,97 @@
+"""Sealed segments: blobs of the inbox made into a few large Parquet files, and read back together with the inbox."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobpool_cli.errors import DamagedPoolError
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store import durable
+from jobpool_cli.store.outcomes import table_of
+from jobpool_cli.store.state import StateReader
+
+ROW_GROUP_ROWS = 131_072
+# Rising and nearly constant integers shrink to one or two bytes in Parquet's DELTA_BINARY_PACKED encoding.
+DELTA_COLUMNS = ("task", "started", "duration_ns", "cpu_ns", "log_start", "log_end")
+DICTIONARY_COLUMNS = ["attempt", "state", "worker", "udf", "result"]
+
+
+def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
+    """Write outcome tables of one kind as one private, synced Parquet file and return its size in bytes.
+
+    The file is not in its place yet: the caller passes a temporary path and renames it when it records the segment.
+    """
+    schema = next((table.schema for table in tables if not pa.types.is_null(table.schema.field("result").type)), None)
+    schema = schema or tables[0].schema
+    fd = durable.open_new(path)
+    try:
+        with (
+            open(fd, "wb") as file,
+            pq.ParquetWriter(
+                file,
+                schema,
+                compression="zstd",
+                use_dictionary=DICTIONARY_COLUMNS,
+                column_encoding=dict.fromkeys(DELTA_COLUMNS, "DELTA_BINARY_PACKED"),
+                write_statistics=["task", "started"],
+            ) as writer,
+        ):
+            merged = pa.concat_tables([table.cast(schema) for table in tables])
+            writer.write_table(merged, row_group_size=ROW_GROUP_ROWS)
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def seal(blobs: Sequence[bytes], path: Path) -> int:
+    """Write blobs of one kind (or of all-None results, which go with any kind) as one segment; return its size."""
+    return write_segment([table_of(blob) for blob in blobs], path)
+
+
+def read_outcomes(
+    paths: PoolPaths,
+    reader: StateReader,
+    columns: Sequence[str] | None = None,
+    tasks: tuple[int, int] | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the outcomes of all successful tasks, sealed or not, as tables; result columns may differ between them.
+
+    Args:
+        paths: the pool.
+        reader: an open reader of its state.
+        columns: those wanted, all if None.
+        tasks: a half-open range of task numbers outside which rows may be left out.
+
+    Raises:
+        DamagedPoolError: a segment cannot be read; names the file and its tasks.
+    """
+    wanted = list(columns) if columns is not None else None
+    with reader.snapshot():
+        segments = reader.segments()
+        blobs = reader.inbox_blobs(tasks)
+    for segment in segments:
+        if tasks is not None and (segment.last < tasks[0] or segment.first >= tasks[1]):
+            continue
+        filters = [("task", ">=", tasks[0]), ("task", "<", tasks[1])] if tasks is not None else None
+        try:
+            yield pq.read_table(paths.results / segment.file, columns=wanted, filters=filters, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedPoolError(
+                f"{paths.results / segment.file} cannot be read: {str(error).splitlines()[0]};"
+                f" it holds results of {segment.rows} tasks between {segment.first} and {segment.last}",
+                "restore the file from a copy; the other segments are not affected",
+            ) from error
+    for blob in blobs:
+        table = table_of(blob)
+        yield table if wanted is None else table.select(wanted)

@@ -1,0 +1,297 @@
+"""The state database, read side: cheap questions about a pool, answered without pandas or pyarrow.
+
+``store.state_writer`` is the other side; ``schema.sql`` is the contract of the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError
+from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
+from jobpool_cli.model import Failure, TaskState, Where
+
+BUSY_TIMEOUT_SECONDS = 10.0
+# Microseconds and datetimes meet here and nowhere else; integer arithmetic, so that no microsecond is lost.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """Convert microseconds since the epoch."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Convert to microseconds since the epoch."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def explain(error: sqlite3.Error, path: Path) -> JobPoolError:
+    """Say what an error of SQLite means for a person: damage, the disk, or a lock."""
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code is None:
+        return DamagedPoolError(
+            f"{path} is damaged: {error}",
+            "nothing was changed; restore it from a copy, or read results/*.parquet, which do not depend on it",
+        )
+    if primary == sqlite3.SQLITE_FULL:
+        return MachineError(f"no room on the disk of {path}", "free some space; the pool goes on from where it was")
+    if primary == sqlite3.SQLITE_BUSY:
+        return MachineError(f"{path} stayed locked for {BUSY_TIMEOUT_SECONDS:.0f} s", "see what holds it: fuser -v FILE")
+    if primary == sqlite3.SQLITE_ERROR:
+        return DamagedPoolError(f"{path} does not have the tables of a pool: {error}")
+    return MachineError(f"{path} cannot be used: {error} ({getattr(error, 'sqlite_errorname', 'unknown')})")
+
+
+def check_format(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that is not a pool's, or is of another version.
+
+    Raises:
+        DamagedPoolError: names both versions.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise DamagedPoolError(
+            f"{path} is no pool's database: application id {application:#x}, not {APPLICATION_ID:#x}"
+        )
+    if version != FORMAT_VERSION:
+        raise DamagedPoolError(
+            f"{path} has format version {version}; this jobpool knows version {FORMAT_VERSION}",
+            "use a newer jobpool" if version > FORMAT_VERSION else "",
+        )
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The one row of ``counters``; times in microseconds since the epoch."""
+
+    success: int
+    error: int
+    timeout: int
+    cancelled: int
+    last_finished: int | None
+    retried_at: int | None
+    paused: bool
+    udf: int
+    stop_reason: str
+
+    @property
+    def finished(self) -> int:
+        """Tasks in a finished state."""
+        return self.success + self.error + self.timeout + self.cancelled
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One file of results/; ``first`` and ``last`` are the lowest and highest task number in it."""
+
+    file: str
+    first: int
+    last: int
+    rows: int
+    ranges: Ranges
+    bytes: int
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Failures of one exception type at one place of the user's code."""
+
+    type: str
+    where: Where | None
+    count: int
+    example: int
+    message: str
+
+
+def parse_ranges(text: str) -> Ranges:
+    """Read half-open ranges from their JSON."""
+    return tuple((low, high) for low, high in json.loads(text))
+
+
+class StateReader:
+    """Questions to a pool's state; read-only, short transactions, usable while the supervisor writes.
+
+    Use it as a context manager. Each method sees the last committed state; ``snapshot()`` holds several methods to
+    the same one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the database.
+
+        Raises:
+            DamagedPoolError: it is missing, not a pool's, or unreadable.
+        """
+        self._path = path
+        if not path.exists():
+            raise DamagedPoolError(f"{path} is missing", "restore it from a copy; results/*.parquet can still be read")
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None,
+                check_same_thread=False,
+            )
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            check_format(self._connection, path)
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+
+    def __enter__(self) -> StateReader:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Hold all questions asked inside to one committed state."""
+        self._query("BEGIN")  # the snapshot is taken by the first question inside
+        try:
+            yield
+        finally:
+            self._query("ROLLBACK")
+
+    def _query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def counters(self) -> Counters:
+        """Return the counters."""
+        rows = self._query(
+            "SELECT success, error, timeout, cancelled, last_finished, retried_at, paused, udf, stop_reason"
+            " FROM counters"
+        )
+        if not rows:
+            raise DamagedPoolError(f"{self._path} has lost its counters")
+        row = rows[0]
+        return Counters(*row[:6], bool(row[6]), *row[7:])
+
+    def udf_versions(self) -> dict[int, int]:
+        """Return how many results, successes and failures that count, come from each code version."""
+        return dict(
+            self._query(
+                "SELECT udf, sum(rows) FROM (SELECT udf, rows FROM successes_by_udf UNION ALL"
+                " SELECT udf, count(*) FROM failures WHERE current = 1 GROUP BY udf) GROUP BY udf ORDER BY udf"
+            )
+        )
+
+    def segments(self) -> list[Segment]:
+        """Return the sealed segments."""
+        rows = self._query("SELECT file, first, last, rows, ranges, bytes FROM segments ORDER BY first")
+        return [Segment(*row[:4], parse_ranges(row[4]), row[5]) for row in rows]
+
+    def inbox_blobs(self, tasks: tuple[int, int] | None = None) -> list[bytes]:
+        """Return the outcomes that are not sealed yet, those that touch a half-open range of tasks if one is given."""
+        low, high = tasks or (0, 2**62)
+        rows = self._query("SELECT outcomes FROM inbox WHERE last >= ? AND first < ? ORDER BY first", (low, high))
+        return [blob for (blob,) in rows]
+
+    def blobs(self, ids: Sequence[int]) -> list[bytes]:
+        """Return blobs of the inbox by their ids."""
+        return [self._query("SELECT outcomes FROM inbox WHERE id = ?", (each,))[0][0] for each in ids]
+
+    def inbox_rows(self) -> int:
+        """Return how many successes are not sealed yet."""
+        return int(self._query("SELECT coalesce(sum(rows), 0) FROM inbox")[0][0])
+
+    def success_ranges(self) -> list[tuple[int, int]]:
+        """Return the ranges of successful tasks, in no particular order."""
+        rows = self._query("SELECT ranges FROM segments UNION ALL SELECT ranges FROM inbox")
+        return [each for (text,) in rows for each in parse_ranges(text)]
+
+    def cancelled_ranges(self) -> list[tuple[int, int]]:
+        """Return the ranges of cancelled tasks."""
+        return self._query("SELECT low, high FROM cancelled ORDER BY low")
+
+    def failed_tasks(self) -> list[int]:
+        """Return the tasks in error or timeout, ascending."""
+        return [task for (task,) in self._query("SELECT task FROM failures WHERE current = 1 ORDER BY task")]
+
+    def attempts(self) -> dict[int, tuple[int, int]]:
+        """Return (present attempt, first attempt since the last retry) of the tasks beyond their first attempt."""
+        rows = self._query("SELECT task, attempt, since FROM attempts")
+        return {task: (attempt, since) for task, attempt, since in rows}
+
+    def failures(
+        self, tasks: Sequence[int] | None = None, *, history: bool = False, limit: int | None = None
+    ) -> list[Failure]:
+        """Return failures, by task and attempt.
+
+        Args:
+            tasks: only of these.
+            history: also of attempts after which the task ran again.
+            limit: at most so many.
+        """
+        if tasks is not None:
+            found = []
+            for task in tasks:
+                found += self._failures("WHERE f.task = ? AND (f.current = 1 OR ?)", (task, history), limit)
+            return found
+        return self._failures("" if history else "WHERE f.current = 1", (), limit)
+
+    def _failures(self, where: str, parameters: Sequence[Any], limit: int | None) -> list[Failure]:
+        rows = self._query(
+            "SELECT f.task, f.attempt, f.state, f.type, f.message, f.file, f.line, f.function, t.text, f.started,"
+            " f.duration, f.worker, f.log_start, f.log_end, f.udf, f.current FROM failures f"
+            f" LEFT JOIN tracebacks t ON t.id = f.traceback {where} ORDER BY f.task, f.attempt LIMIT ?",
+            (*parameters, -1 if limit is None else limit),
+        )
+        return [
+            Failure(
+                task=row[0],
+                attempt=row[1],
+                state=TaskState(row[2]) if row[2] != "crash" else TaskState.ERROR,
+                type=row[3],
+                message=row[4],
+                where=Where(row[5], row[6], row[7]) if row[5] is not None else None,
+                traceback=f"{row[8]}{row[3]}: {row[4]}" if row[8] is not None else "",
+                started=to_datetime(row[9]) if row[9] is not None else None,
+                duration=row[10] / 1e9 if row[10] is not None else None,
+                worker=row[11],
+                log=(row[12], row[13]) if row[12] is not None else None,
+                udf=row[14],
+                current=bool(row[15]),
+            )
+            for row in rows
+        ]
+
+    def exception_pickles(self, tasks: Sequence[int] | None = None) -> dict[int, bytes | None]:
+        """Return the pickled exceptions of the failures that count."""
+        wanted = set(tasks) if tasks is not None else None
+        rows = self._query("SELECT task, exception FROM failures WHERE current = 1")
+        return {task: blob for task, blob in rows if wanted is None or task in wanted}
+
+    def failure_groups(self) -> list[FailureGroup]:
+        """Return the failures that count, grouped by type and place, most frequent first."""
+        # SQLite takes the bare columns from the row that holds the minimum: the example is the group's first task.
+        rows = self._query(
+            "SELECT type, file, line, function, count(*), min(task), message FROM failures WHERE current = 1"
+            " GROUP BY type, file, line, function ORDER BY count(*) DESC, min(task)"
+        )
+        return [
+            FailureGroup(row[0], Where(row[1], row[2], row[3]) if row[1] is not None else None, row[4], row[5], row[6])
+            for row in rows
+        ]
+
+    def answer(self, request: str) -> dict[str, Any] | None:
+        """Return what came of a request, None while it has not been carried out."""
+        rows = self._query("SELECT answer FROM requests WHERE id = ?", (request,))
+        return json.loads(rows[0][0]) if rows else None

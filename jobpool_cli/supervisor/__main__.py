@@ -1,0 +1,67 @@
+"""The supervisor process's entry point; its command line is private to ``supervisor.launch``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from jobpool_cli.errors import ConflictError, ExitCode, InputError, JobPoolError
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.supervisor.launch import Report
+from jobpool_cli.supervisor.lock import PoolLock
+
+
+def reporter(fd: int) -> Callable[[Report], None]:
+    """Return a function that sends the first report it is given to the starter, who may be gone, and no other."""
+    os.set_inheritable(fd, False)
+    open_fds = [fd]
+
+    def report(message: Report) -> None:
+        if not open_fds:
+            return
+        try:
+            os.write(open_fds[0], message.encode())
+        except BrokenPipeError:
+            pass
+        finally:
+            os.close(open_fds.pop())
+
+    return report
+
+
+def main() -> int:
+    """Supervise one pool; everything printed goes to supervisor.log."""
+    parser = argparse.ArgumentParser(prog="jobpool-supervisor")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--report", type=int, required=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    report = reporter(options.report)
+    paths = PoolPaths(options.root)
+    try:
+        lock = PoolLock(paths.lock)
+        from jobpool_cli.supervisor.loop import Supervisor  # noqa: PLC0415 - the loser of a race loads nothing
+
+        Supervisor(paths, report).run()
+    except JobPoolError as error:
+        print(f"{type(error).__name__}: {error.message}", file=sys.stderr, flush=True)
+        kind = "conflict" if isinstance(error, ConflictError) else "input" if isinstance(error, InputError) else ""
+        report(Report(ok=False, kind=kind, message=error.message))
+        return int(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort: whoever waits must hear of it
+        traceback.print_exc()
+        report(Report(ok=False, message=f"{type(error).__name__}: {error}"))
+        return int(ExitCode.SYSTEM)
+    lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Start a supervisor that outlives its starter: own session, no terminal, and word of its first worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from jobpool_cli.errors import ConflictError, InputError, JobPoolError, MachineError
+from jobpool_cli.layout import FILE_MODE, PoolPaths
+
+# Children of a Python session that started pools; kept so that they can be reaped when they end.
+_started: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Report:
+    """The one line that a supervisor sends to its starter: ready, or why not."""
+
+    ok: bool
+    kind: str = ""
+    message: str = ""
+
+    def encode(self) -> bytes:
+        """The line."""
+        return (json.dumps(self.__dict__) + "\n").encode()
+
+
+def launch(paths: PoolPaths) -> None:
+    """Start the pool's supervisor, and return when its first worker has loaded the UDF or it has nothing to run.
+
+    Raises:
+        ConflictError: the pool has a supervisor.
+        InputError: the UDF does not load in a worker.
+        MachineError: no process could be started.
+    """
+    _started[:] = [each for each in _started if each.poll() is None]
+    read_end, write_end = os.pipe()
+    log = os.open(paths.supervisor_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        _started.append(
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "jobpool_cli.supervisor", str(paths.root), f"--report={write_end}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(write_end,),
+                start_new_session=True,
+                cwd="/",
+            )
+        )
+    except OSError as error:
+        raise MachineError(f"the supervisor could not be started: {error}") from error
+    finally:
+        os.close(write_end)
+        os.close(log)
+    with open(read_end, "rb") as pipe:
+        line = pipe.readline()
+    if not line:
+        raise MachineError(
+            f"the supervisor of {paths.root.name} ended before it was ready", f"see {paths.supervisor_log}"
+        )
+    report = Report(**json.loads(line))
+    if not report.ok:
+        raise _error(report)
+
+
+def _error(report: Report) -> JobPoolError:
+    kinds: dict[str, type[JobPoolError]] = {"conflict": ConflictError, "input": InputError}
+    return kinds.get(report.kind, MachineError)(report.message)

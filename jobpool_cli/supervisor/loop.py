@@ -1,0 +1,366 @@
+"""The supervisor: it alone writes the pool. Each turn of its loop is a list of named steps.
+
+What must be recorded is collected and committed in groups; the scheduler decides, the engine runs, the sealer writes
+segments. Nothing here knows how tasks are chosen or processes are run.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jobpool_cli.engines.base import BootFailed, Engine, EngineEvent, Lost, Outcomes, Ready
+from jobpool_cli.engines.local import LocalEngine
+from jobpool_cli.engines.processes import kill_marked
+from jobpool_cli.errors import JobPoolError
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.model import PoolOptions
+from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.store.state import StateReader
+from jobpool_cli.store.state_writer import FailureRecord, StateWriter
+from jobpool_cli.supervisor import recovery
+from jobpool_cli.supervisor.control import Control
+from jobpool_cli.supervisor.events import (
+    Abort,
+    BatchTakenBack,
+    BatchTrimmed,
+    Effect,
+    Event,
+    Kill,
+    LossCause,
+    OutcomesArrived,
+    RecordCancelled,
+    RecordLoss,
+    Send,
+    SetAttempts,
+    SettleFailure,
+    Spawn,
+    StopAsked,
+    TakeBack,
+    Tick,
+    Trim,
+    WorkerLost,
+    WorkerReady,
+)
+from jobpool_cli.supervisor.launch import Report
+from jobpool_cli.supervisor.scheduler import Scheduler
+from jobpool_cli.supervisor.sealing import SEAL_ABOVE_BYTES, Sealer
+
+POLL_SECONDS = 0.05
+COMMIT_SECONDS = 0.05
+
+_LOSSES = {
+    LossCause.CRASH: ("crash", "WorkerCrashed"),
+    LossCause.TIMEOUT: ("timeout", "TaskTimeout"),
+    LossCause.MEMORY: ("error", "MemoryLimitExceeded"),
+}
+
+
+class Supervisor:
+    """One pool's supervisor, from the taken lock to the last commit."""
+
+    def __init__(self, paths: PoolPaths, report: Callable[[Report], None]) -> None:
+        """Read the pool's state and get ready; ``report`` tells the starter how it went, once."""
+        self._paths = paths
+        self._report = report
+        self._manifest = Manifest.read(paths.pool_json)
+        self._options: PoolOptions = self._manifest.options
+        kill_marked(self._manifest.id)
+        with StateReader(paths.state_db) as reader:
+            recovery.clean_up(paths, reader)
+            counters = reader.counters()
+            self._scheduler = Scheduler(
+                slots=self._options.processes,
+                udf=counters.udf,
+                retries=self._options.retries,
+                max_crashes=self._options.max_crashes,
+                paused=counters.paused,
+            )
+            self._unfinished = recovery.fill(self._scheduler, reader, self._manifest.n_jobs)
+        self._writer = StateWriter(paths.state_db)
+        self._engine: Engine = self._local_engine(counters.udf)
+        self._sealer = Sealer(paths)
+        self._control = Control(paths, self._writer, self._feed, self._change, self._commit, self._scheduler)
+        self._changes: list[Callable[[], None]] = []
+        self._committed_at = 0.0
+        self._inbox_bytes = 0
+        self._failures: dict[tuple[int, int], FailureRecord] = {}
+        self._lost: Lost | None = None
+        self._stop_reason = ""
+        self._change(partial(self._writer.set_stop_reason, "the supervisor was killed"))
+
+    def _local_engine(self, udf: int) -> LocalEngine:
+        engine = LocalEngine(
+            self._paths,
+            self._options,
+            pool_id=self._manifest.id,
+            folder=Path(self._manifest.folder),
+            udf=udf,
+            first_worker=recovery.next_worker(self._paths),
+        )
+        read_end, write_end = os.pipe()
+        for end in (read_end, write_end):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(write_end)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        engine.watch(read_end)
+        self._signals = read_end
+        return engine
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._stop_reason = "the supervisor was told to end (SIGTERM), as when the machine shuts down"
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Work until nothing is left, or until told to stop."""
+        try:
+            self._feed(self._unfinished)
+            self._commit()
+            while True:
+                self._take_in(self._engine.poll(POLL_SECONDS))
+                self._notice_signals()
+                self._control.carry_out_requests()
+                self._feed(Tick())
+                self._take_over_segments()
+                self._seal_if_large()
+                if self._changes and time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+                    self._commit()
+                if self._scheduler.idle and self._is_over():
+                    break
+            self._change(partial(self._writer.set_stop_reason, self._stop_reason))
+            self._commit()
+        finally:
+            self._engine.stop()
+            self._sealer.close()
+        self._writer.close()
+
+    def _is_over(self) -> bool:
+        """Whether to leave the loop; if so, everything is committed and sealed."""
+        if self._scheduler.stopping:
+            self._stop_reason = self._stop_reason or self._control.stop_reason
+        elif not self._scheduler.finished:
+            return False
+        self._commit()
+        self._report(Report(ok=True))
+        self._seal_rest()
+        # A request that came meanwhile is still ours.
+        return not self._control.carry_out_requests() or self._scheduler.stopping
+
+    def _notice_signals(self) -> None:
+        try:
+            if not os.read(self._signals, 64):
+                return
+        except BlockingIOError:
+            return
+        if self._stop_reason and not self._scheduler.stopping:
+            self._feed(StopAsked(kill=True))
+
+    # --- events of the engine
+
+    def _take_in(self, events: Any) -> None:  # noqa: ANN401
+        for event in events:
+            self._on_engine(event)
+
+    def _on_engine(self, event: EngineEvent) -> None:
+        match event:
+            case Ready(slot):
+                self._report(Report(ok=True))
+                self._feed(WorkerReady(slot))
+                self._sealer.warm_up()
+            case BootFailed(_, message):
+                self._report(Report(ok=False, kind="input", message=message))
+                self._stop_reason = f"the UDF does not load: {message.strip().splitlines()[-1]}"
+                self._feed(StopAsked(kill=True))
+            case Outcomes():
+                self._take_outcomes(event)
+            case Lost():
+                self._take_loss(event)
+
+    def _take_outcomes(self, event: Outcomes) -> None:
+        body = event.body
+        batch = self._scheduler.find(event.slot, body["batch"])
+        if batch is None:
+            return
+        attempt, udf = batch.order.attempt, batch.order.udf
+        if body["rows"]:
+            ranges = tuple((low, high) for low, high in body["ranges"])
+            if "file" in body:
+                temporary = self._paths.results / body["file"]
+                self._change(partial(self._adopt_segment, temporary, ranges, body["rows"], body["size"], udf))
+            else:
+                self._inbox_bytes += len(event.payload)
+                self._change(
+                    partial(self._writer.add_successes, ranges, body["rows"], body["result_kind"], event.payload, udf)
+                )
+        for failure in body["failures"]:
+            task = batch.task_at(failure["position"])
+            self._failures[task, attempt] = _record(task, attempt, udf, event.worker, failure)
+        if body["last_finished"] is not None:
+            self._change(partial(self._writer.finished_at, body["last_finished"]))
+        self._feed(
+            OutcomesArrived(
+                slot=event.slot,
+                batch=body["batch"],
+                upto=body["upto"],
+                busy=body["busy"],
+                failed=tuple((failure["position"], "error") for failure in body["failures"]),
+                final=body["final"],
+            )
+        )
+
+    def _adopt_segment(self, temporary: Path, ranges: Any, rows: int, size: int, udf: int) -> None:  # noqa: ANN401, PLR0913
+        self._writer.add_segment_of_batch(self._sealer.place(temporary), ranges, rows, size, udf)
+
+    def _take_loss(self, event: Lost) -> None:
+        self._lost = event
+        self._feed(WorkerLost(event.slot, LossCause(event.cause), event.batch, event.position, event.booted))
+        self._lost = None
+        if not event.booted:
+            print(f"worker {event.worker} {event.exit}", flush=True)  # to supervisor.log
+
+    # --- effects of the scheduler
+
+    def _feed(self, event: Event) -> None:
+        """Give an event to the scheduler and carry out what it decides, and what follows from that."""
+        events = deque([event])
+        while events:
+            for effect in self._scheduler.handle(events.popleft(), time.monotonic()):
+                following = self._apply(effect)
+                if following is not None:
+                    events.append(following)
+
+    def _apply(self, effect: Effect) -> Event | None:  # noqa: C901, PLR0912 - one line a kind
+        match effect:
+            case Spawn(slot, delay):
+                self._engine.spawn(slot, delay)
+            case Send(slot, order):
+                self._engine.send(slot, order)
+            case TakeBack(slot, batch):
+                if self._engine.take_back(slot, batch):
+                    return BatchTakenBack(slot, batch)
+            case Trim(slot, batch):
+                kept = self._engine.trim(slot, batch)
+                if kept is not None:
+                    return BatchTrimmed(slot, batch, kept)
+            case Kill(slot, cause):
+                self._engine.kill(slot, cause)
+            case SettleFailure(_, task, attempt, again):
+                record = self._failures.pop((task, attempt))
+                self._change(partial(self._writer.add_failures, [record], current=not again))
+            case RecordLoss():
+                self._record_loss(effect)
+            case SetAttempts(tasks):
+                self._change(partial(self._writer.set_attempts, tasks))
+            case RecordCancelled(ranges):
+                self._control.cancelled(ranges)
+                self._change(partial(self._writer.cancel, ranges))
+            case Abort(reason):
+                exits = f": {self._lost.exit}" if self._lost else ""
+                self._stop_reason = reason
+                self._report(Report(ok=False, kind="input", message=reason + exits))
+        return None
+
+    def _record_loss(self, effect: RecordLoss) -> None:
+        lost = self._lost
+        if lost is None:
+            raise RuntimeError("a loss is recorded while none is taken in")
+        now = time.time_ns() // 1000
+        self._change(partial(self._writer.finished_at, now))
+        if effect.cause is LossCause.CANCELLED:
+            self._change(partial(self._writer.cancel, ((effect.task, effect.task + 1),)))
+            return
+        state, kind = _LOSSES[effect.cause]
+        record = FailureRecord(
+            task=effect.task,
+            attempt=effect.attempt,
+            state="error" if state == "crash" and not effect.again else state,
+            type=kind,
+            message=self._loss_message(effect.cause, lost),
+            udf=effect.udf,
+            started=lost.started,
+            duration=lost.duration,
+            worker=lost.worker,
+            log=lost.log,
+        )
+        self._change(partial(self._writer.add_failures, [record], current=not effect.again))
+
+    def _loss_message(self, cause: LossCause, lost: Lost) -> str:
+        if cause is LossCause.TIMEOUT:
+            return f"ran past the time limit of {self._options.timeout:g} s and was stopped"
+        if cause is LossCause.MEMORY:
+            return f"held more than the memory limit of {self._options.memory_limit} bytes and was stopped"
+        return f"the worker process died during the task: {lost.exit}"
+
+    # --- recording
+
+    def _change(self, change: Callable[[], None]) -> None:
+        self._changes.append(change)
+
+    def _commit(self) -> None:
+        """Write all collected changes in one durable transaction."""
+        if self._changes:
+            with self._writer.transaction():
+                for change in self._changes:
+                    change()
+            self._changes.clear()
+        self._committed_at = time.monotonic()
+        self._control.committed()
+
+    # --- sealing
+
+    def _seal_if_large(self) -> None:
+        if self._inbox_bytes >= SEAL_ABOVE_BYTES and not self._sealer.busy:
+            self._commit()
+            self._inbox_bytes = 0
+            self._sealer.begin(self._writer.inbox_sizes())
+
+    def _take_over_segments(self) -> None:
+        for segment in self._sealer.finished():
+            name = self._sealer.place(segment.temporary)
+            self._change(partial(self._writer.replace_by_segment, segment.ids, name, segment.size))
+
+    def _seal_rest(self) -> None:
+        """Seal all that is left; afterwards results/ holds every success."""
+        while self._sealer.busy:
+            self._take_over_segments()
+            time.sleep(0.001)
+        self._commit()
+        self._inbox_bytes = 0
+        self._sealer.begin(self._writer.inbox_sizes())
+        while self._sealer.busy:
+            self._take_over_segments()
+            time.sleep(0.001)
+        self._commit()
+
+
+def _record(task: int, attempt: int, udf: int, worker: int, body: dict[str, Any]) -> FailureRecord:
+    """Make a record of a failure as ``worker.failure.describe`` tells it."""
+    where = body["where"]
+    return FailureRecord(
+        task=task,
+        attempt=attempt,
+        state="error",
+        type=body["type"],
+        message=body["message"],
+        udf=udf,
+        frames=body["frames"],
+        where=(where[0], where[1], where[2]) if where else None,
+        exception=base64.b64decode(body["exception"]) if body["exception"] else None,
+        started=body["started"],
+        duration=body["duration"],
+        worker=worker,
+        log=(body["log"][0], body["log"][1]),
+    )
+
+
+def log_error(error: BaseException) -> str:
+    """Return the line that supervisor.log gets for an error that ends the supervisor."""
+    return error.message if isinstance(error, JobPoolError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,497 @@
+"""Which worker runs what, and what becomes of every task: a pure machine, events in, effects out.
+
+It knows no process, file or clock: ``handle(event, now)`` returns what the loop shall do. Three rules give the speed:
+
+- batches aim at ``TARGET_SECONDS`` of work and grow eightfold at most from one to the next (function times are
+  unknown at first);
+- a worker with short tasks always has one batch more than it runs;
+- near the end batches shrink (guided self-scheduling), and what is left in the hands of a busy worker is taken back
+  for an idle one.
+
+And three the safety: a batch's positions are accepted in order and once; of a lost worker's tasks only the one that
+ran is blamed; everything that a worker holds comes back when it goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+
+from jobpool_cli.supervisor.events import (
+    Abort,
+    BatchTakenBack,
+    BatchTrimmed,
+    CancelAsked,
+    Effect,
+    Event,
+    Kill,
+    LossCause,
+    OutcomesArrived,
+    PauseAsked,
+    RecordCancelled,
+    RecordLoss,
+    ResumeAsked,
+    Send,
+    SetAttempts,
+    SettleFailure,
+    Spawn,
+    StopAsked,
+    TakeBack,
+    TasksAdded,
+    Tick,
+    Trim,
+    UdfChanged,
+    WorkerLost,
+    WorkerReady,
+)
+from jobpool_cli.worker.protocol import MAX_RANGES_PER_BATCH, BatchOrder
+
+TARGET_SECONDS = 0.075
+MAX_BATCH_TASKS = 131_072
+GROWTH = 8
+# Above this a task is so long that fetching the next one afterwards costs nothing, and holding one ahead might.
+AHEAD_BELOW_SECONDS = 0.1
+# Taking back the tail of a running batch costs a millisecond: not worth it for less work than this.
+TRIM_ABOVE_SECONDS = 0.005
+ESTIMATE_WEIGHT = 0.4
+MAX_BOOT_DEATHS = 3
+MAX_BACKOFF_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A range of tasks that wait; ``cap`` bounds the batches made of it (1: run each alone)."""
+
+    low: int
+    high: int
+    attempt: int
+    cap: int = MAX_BATCH_TASKS
+
+    @property
+    def size(self) -> int:
+        """How many tasks."""
+        return self.high - self.low
+
+
+@dataclass
+class Outstanding:
+    """A batch in the hands of a worker."""
+
+    order: BatchOrder
+    size: int
+    cap: int
+    done: int = 0
+    asked_back: bool = False
+
+    def task_at(self, position: int) -> int:
+        """Return the task at a position."""
+        for low, high in self.order.ranges:
+            if position < high - low:
+                return low + position
+            position -= high - low
+        raise IndexError(position)
+
+    def slices(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the task ranges at the positions from start to stop."""
+        found = []
+        for low, high in self.order.ranges:
+            begin, end = max(low, low + start), min(high, low + stop)
+            if begin < end:
+                found.append((begin, end))
+            start, stop = start - (high - low), stop - (high - low)
+        return found
+
+
+@dataclass
+class Worker:
+    """What the scheduler knows of one slot."""
+
+    ready: bool = False
+    spawned: bool = False
+    batches: deque[Outstanding] = field(default_factory=deque)
+    last_size: int = 0
+
+
+@dataclass
+class History:
+    """What counts against the limits of one task beyond its first attempt."""
+
+    since: int
+    crashes: int = 0
+    failures: int = 0
+
+
+class Scheduler:
+    """The decisions of one pool's supervisor."""
+
+    def __init__(
+        self, *, slots: int, udf: int, retries: int, max_crashes: int, first_batch: int = 1, paused: bool = False
+    ) -> None:
+        """Start with no task and no worker.
+
+        Args:
+            slots: worker processes at most.
+            udf: the code version that batches run.
+            retries: further attempts for a task that fails.
+            max_crashes: deaths of its worker that make a task fail.
+            first_batch: number of the first batch; they rise over the pool's whole life.
+            paused: start without handing out anything.
+        """
+        self._workers = [Worker() for _ in range(slots)]
+        self._udf = udf
+        self._retries = retries
+        self._max_crashes = max_crashes
+        self._next_batch = first_batch
+        self._pending: deque[Pending] = deque()
+        self._pending_tasks = 0
+        self._histories: dict[int, History] = {}
+        self._seconds_per_task: float | None = None
+        self._boot_deaths = 0
+        self._blameless_losses = 0
+        self._effects: list[Effect] = []
+        self.paused = paused
+        self.cancelling = False
+        self.stopping = False
+
+    # --- what the loop asks
+
+    @property
+    def outstanding_tasks(self) -> int:
+        """Tasks in the hands of workers."""
+        return sum(batch.size - batch.done for worker in self._workers for batch in worker.batches)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no worker holds anything."""
+        return not any(worker.batches for worker in self._workers)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.idle and not self._pending
+
+    def find(self, slot: int, batch: int) -> Outstanding | None:
+        """Return a batch that a worker holds."""
+        return next((each for each in self._workers[slot].batches if each.order.batch == batch), None)
+
+    # --- the machine
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in one event; return what to do, in order. ``now`` is monotonic seconds."""
+        del now  # decisions depend on the order of events alone; the loop keeps time for --timeout
+        self._effects = []
+        self._on(event)
+        if self.cancelling:
+            self._cancel_pending()
+        if not (self.paused or self.stopping or self.cancelling):
+            self._hand_out()
+            self._balance()
+        return self._effects
+
+    @singledispatchmethod
+    def _on(self, event: object) -> None:
+        raise TypeError(f"no such event: {event!r}")
+
+    @_on.register
+    def _tick(self, event: Tick) -> None:
+        del event
+
+    @_on.register
+    def _worker_ready(self, event: WorkerReady) -> None:
+        self._workers[event.slot].ready = True
+        self._boot_deaths = 0
+
+    @_on.register
+    def _tasks_added(self, event: TasksAdded) -> None:
+        self.cancelling = False
+        for low, high in event.ranges:
+            self._queue(Pending(low, high, 1))
+        for task, attempt in event.singles:
+            self._histories[task] = History(since=attempt)
+            last = self._pending[-1] if self._pending else None
+            if last and last.high == task and last.attempt == attempt and last.cap == MAX_BATCH_TASKS:
+                self._pending[-1] = Pending(last.low, task + 1, attempt)
+                self._pending_tasks += 1
+            else:
+                self._queue(Pending(task, task + 1, attempt))
+
+    @_on.register
+    def _udf_changed(self, event: UdfChanged) -> None:
+        self._udf = event.udf
+        self._recall()
+
+    @_on.register
+    def _pause_asked(self, event: PauseAsked) -> None:
+        del event
+        self.paused = True
+        self._recall()
+
+    @_on.register
+    def _resume_asked(self, event: ResumeAsked) -> None:
+        del event
+        self.paused = False
+
+    @_on.register
+    def _cancel_asked(self, event: CancelAsked) -> None:
+        self.cancelling = True
+        self._recall()
+        if event.running:
+            self._kill_busy(LossCause.CANCELLED)
+
+    @_on.register
+    def _stop_asked(self, event: StopAsked) -> None:
+        self.stopping = True
+        self._recall()
+        if event.kill:
+            self._kill_busy(LossCause.STOPPED)
+
+    @_on.register
+    def _outcomes_arrived(self, event: OutcomesArrived) -> None:
+        batch = self.find(event.slot, event.batch)
+        if batch is None:
+            return
+        fresh = event.upto - batch.done
+        if fresh > 0:
+            self._learn(event.busy / fresh)
+        batch.done = event.upto
+        for position, _state in event.failed:
+            self._settle_failure(event.slot, batch, batch.task_at(position))
+        if event.final:
+            self._workers[event.slot].batches.remove(batch)
+            self._blameless_losses = 0
+            self._return_positions(batch, batch.done, batch.size, batch.order.attempt)
+
+    def _settle_failure(self, slot: int, batch: Outstanding, task: int) -> None:
+        attempt = batch.order.attempt
+        history = self._history(task, attempt)
+        history.failures += 1
+        again = history.failures <= self._retries and not self.cancelling
+        self._effects.append(SettleFailure(slot, task, attempt, again))
+        if again:
+            self._go_on(task, attempt + 1, history, cap=MAX_BATCH_TASKS)
+
+    @_on.register
+    def _batch_taken_back(self, event: BatchTakenBack) -> None:
+        batch = self.find(event.slot, event.batch)
+        if batch is not None:
+            self._workers[event.slot].batches.remove(batch)
+            self._return_positions(batch, 0, batch.size, batch.order.attempt)
+
+    @_on.register
+    def _batch_trimmed(self, event: BatchTrimmed) -> None:
+        batch = self.find(event.slot, event.batch)
+        if batch is not None and event.kept < batch.size:
+            self._return_positions(batch, event.kept, batch.size, batch.order.attempt)
+            batch.size = event.kept
+
+    @_on.register
+    def _worker_lost(self, event: WorkerLost) -> None:
+        worker = self._workers[event.slot]
+        held, self._workers[event.slot] = worker.batches, Worker(last_size=1)
+        blamed = False
+        for batch in held:
+            if batch.order.batch == event.batch and event.position is not None and event.position < batch.size:
+                self._lose_running(event, batch, max(event.position, batch.done))
+                blamed = True
+            elif batch is not held[0]:
+                self._return_positions(batch, 0, batch.size, batch.order.attempt)
+            elif event.batch is None and event.cause is LossCause.CRASH:
+                blamed = self._lose_unclear(event, batch) or blamed
+            else:
+                self._repeat_positions(batch, batch.done, batch.size)
+        if not event.booted:
+            self._boot_deaths += 1
+            if self._boot_deaths >= MAX_BOOT_DEATHS:
+                self._effects.append(Abort(f"{MAX_BOOT_DEATHS} worker processes in a row died before they were ready"))
+                self.stopping = True
+        if event.cause is LossCause.CRASH and not blamed:
+            self._blameless_losses += 1
+        if self._needed(event.slot):
+            self._spawn(event.slot, self._backoff(blamed=blamed))
+
+    def _lose_running(self, event: WorkerLost, batch: Outstanding, position: int) -> None:
+        """Blame the task at a position; what the worker had finished but not sent runs again, unblamed."""
+        attempt = batch.order.attempt
+        # Finished but unsent: these ran, so that their next execution bears a higher attempt.
+        self._repeat_positions(batch, batch.done, position)
+        self._return_positions(batch, position + 1, batch.size, attempt)
+        task = batch.task_at(position)
+        history = self._history(task, attempt)
+        cap = MAX_BATCH_TASKS
+        if event.cause is LossCause.STOPPED:
+            self._repeat_positions(batch, position, position + 1)
+            return
+        if event.cause is LossCause.CRASH:
+            history.crashes += 1
+            again, cap = history.crashes < self._max_crashes and not self.cancelling, 1
+        elif event.cause is LossCause.CANCELLED:
+            again = False
+        else:
+            history.failures += 1
+            again = history.failures <= self._retries and not self.cancelling
+        self._effects.append(RecordLoss(event.slot, task, attempt, batch.order.udf, event.cause, again))
+        if again:
+            self._go_on(task, attempt + 1, history, cap=cap)
+
+    def _lose_unclear(self, event: WorkerLost, batch: Outstanding) -> bool:
+        """Handle a death between two tasks of a batch, or while its outcomes were encoded: halve until it is clear."""
+        left = batch.size - batch.done
+        if left == 1 and batch.cap == 1:
+            self._lose_running(event, batch, batch.done)
+            return True
+        self._repeat_positions(batch, batch.done, batch.size, cap=max(1, left // 2))
+        return False
+
+    # --- pending tasks
+
+    def _queue(self, pending: Pending, *, front: bool = False) -> None:
+        if pending.size > 0:
+            (self._pending.appendleft if front else self._pending.append)(pending)
+            self._pending_tasks += pending.size
+
+    def _return_positions(self, batch: Outstanding, start: int, stop: int, attempt: int) -> None:
+        """Queue positions that never began, ahead of all others: they come first in the order of the arguments."""
+        for low, high in reversed(batch.slices(start, stop)):
+            self._queue(Pending(low, high, attempt, batch.cap), front=True)
+
+    def _repeat_positions(self, batch: Outstanding, start: int, stop: int, cap: int | None = None) -> None:
+        """Queue positions that may have run and left no outcome: their next execution is a further attempt."""
+        attempt = batch.order.attempt + 1
+        ranges = batch.slices(start, stop)
+        tasks = [task for low, high in ranges for task in range(low, high)]
+        if not tasks:
+            return
+        for task in tasks:
+            if task not in self._histories:
+                self._histories[task] = History(since=1)
+        self._effects.append(SetAttempts(tuple((task, attempt, self._histories[task].since) for task in tasks)))
+        for low, high in reversed(ranges):
+            self._queue(Pending(low, high, attempt, cap or batch.cap), front=True)
+
+    def _history(self, task: int, attempt: int) -> History:
+        return self._histories.setdefault(task, History(since=attempt))
+
+    def _go_on(self, task: int, attempt: int, history: History, cap: int) -> None:
+        self._effects.append(SetAttempts(((task, attempt, history.since),)))
+        self._queue(Pending(task, task + 1, attempt, cap))
+
+    def restore_history(self, task: int, *, attempt: int, since: int, crashes: int, failures: int) -> None:
+        """Queue a task beyond its first attempt with what already counts against it (after an interruption)."""
+        self._histories[task] = History(since, crashes, failures)
+        self._queue(Pending(task, task + 1, attempt, 1 if crashes else MAX_BATCH_TASKS))
+
+    def _cancel_pending(self) -> None:
+        if self._pending:
+            self._effects.append(RecordCancelled(tuple((each.low, each.high) for each in self._pending)))
+            self._pending.clear()
+            self._pending_tasks = 0
+        if self.idle:
+            self.cancelling = False
+
+    # --- workers
+
+    def _needed(self, slot: int) -> bool:
+        """Whether a process in a slot without one would have something to do."""
+        worker = self._workers[slot]
+        waiting = sum(1 for each in self._workers if each.spawned and not each.ready)
+        return not worker.spawned and not self.stopping and self._pending_tasks > waiting
+
+    def _spawn(self, slot: int, delay: float = 0.0) -> None:
+        self._workers[slot].spawned = True
+        self._effects.append(Spawn(slot, delay))
+
+    def _backoff(self, *, blamed: bool) -> float:
+        if blamed or not self._blameless_losses:
+            return 0.0
+        return min(MAX_BACKOFF_SECONDS, 0.05 * 2.0 ** min(self._blameless_losses - 1, 10))
+
+    def _kill_busy(self, cause: LossCause) -> None:
+        for slot, worker in enumerate(self._workers):
+            if worker.batches:
+                self._effects.append(Kill(slot, cause))
+
+    def _recall(self) -> None:
+        """Ask for everything back that is not running yet."""
+        for slot, worker in enumerate(self._workers):
+            self._ask_back(slot, worker)
+
+    def _ask_back(self, slot: int, worker: Worker) -> None:
+        # The queued ones first: the worker would go on to them when the running one is cut short.
+        for batch in reversed(worker.batches):
+            if batch is worker.batches[0]:
+                # It may be unbegun as well: then taking it back succeeds, and there is nothing to trim.
+                self._effects.append(TakeBack(slot, batch.order.batch))
+                self._effects.append(Trim(slot, batch.order.batch))
+            else:
+                self._effects.append(TakeBack(slot, batch.order.batch))
+            batch.asked_back = True
+
+    # --- handing out
+
+    def _hand_out(self) -> None:
+        for slot in range(len(self._workers)):
+            if self._needed(slot):
+                self._spawn(slot)
+        for depth in (1, 2):
+            for slot, worker in enumerate(self._workers):
+                if worker.ready and len(worker.batches) < depth <= self._depth():
+                    self._send(slot, worker)
+
+    def _depth(self) -> int:
+        return 2 if self._seconds_per_task is not None and self._seconds_per_task < AHEAD_BELOW_SECONDS else 1
+
+    def _batch_size(self, worker: Worker) -> int:
+        if self._seconds_per_task is None:
+            return 1
+        wanted = TARGET_SECONDS / max(self._seconds_per_task, 1e-9)
+        guided = self._pending_tasks / (2 * len(self._workers))
+        return max(1, min(MAX_BATCH_TASKS, math.ceil(min(wanted, guided)), max(1, worker.last_size) * GROWTH))
+
+    def _send(self, slot: int, worker: Worker) -> None:
+        if not self._pending:
+            return
+        size = min(self._batch_size(worker), self._pending[0].cap)
+        attempt, cap = self._pending[0].attempt, self._pending[0].cap
+        ranges: list[tuple[int, int]] = []
+        while size and self._pending and len(ranges) < MAX_RANGES_PER_BATCH:
+            head = self._pending[0]
+            if head.attempt != attempt or head.cap != cap:
+                break
+            take = min(size, head.size)
+            ranges.append((head.low, head.low + take))
+            self._pending.popleft()
+            if take < head.size:
+                self._pending.appendleft(Pending(head.low + take, head.high, attempt, cap))
+            size -= take
+            self._pending_tasks -= take
+        order = BatchOrder(self._next_batch, tuple(ranges), attempt, self._udf)
+        self._next_batch += 1
+        worker.last_size = sum(high - low for low, high in ranges)
+        worker.batches.append(Outstanding(order, worker.last_size, cap))
+        self._effects.append(Send(slot, order))
+
+    def _balance(self) -> None:
+        """When a worker is idle and nothing waits, take work back from those that hold more than they run."""
+        if self._pending or not any(worker.ready and not worker.batches for worker in self._workers):
+            return
+        for slot, worker in enumerate(self._workers):
+            if len(worker.batches) > 1 and not worker.batches[-1].asked_back:
+                worker.batches[-1].asked_back = True
+                self._effects.append(TakeBack(slot, worker.batches[-1].order.batch))
+                return
+        for slot, worker in enumerate(self._workers):
+            batch = worker.batches[0] if worker.batches else None
+            if batch and not batch.asked_back:
+                left = batch.size - batch.done - 1
+                if left > 0 and left * (self._seconds_per_task or 0.0) > TRIM_ABOVE_SECONDS:
+                    batch.asked_back = True
+                    self._effects.append(Trim(slot, batch.order.batch))
+                    return
+
+    def _learn(self, seconds: float) -> None:
+        known = self._seconds_per_task
+        self._seconds_per_task = (
+            seconds if known is None else known + ESTIMATE_WEIGHT * (seconds - known)
+        )

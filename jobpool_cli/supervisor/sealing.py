@@ -1,0 +1,112 @@
+"""Sealing: blobs of the inbox become Parquet segments, in a thread, while the loop goes on."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store import durable
+from jobpool_cli.store.state import StateReader
+
+# While the pool runs, the inbox is sealed whenever it holds this much: a segment is large, and memory is bounded.
+SEAL_ABOVE_BYTES = 24 << 20
+
+
+@dataclass(frozen=True)
+class SealedSegment:
+    """A written, synced segment, still under its temporary name."""
+
+    ids: tuple[int, ...]
+    temporary: Path
+    size: int
+
+
+class Sealer:
+    """Writes segments one after another in a thread of its own; knows nothing of transactions."""
+
+    def __init__(self, paths: PoolPaths) -> None:
+        """Start no thread yet."""
+        self._paths = paths
+        self._executor = ThreadPoolExecutor(1, "seal")
+        self._jobs: list[Future[SealedSegment]] = []
+        self._next = 1 + max((_number(each) for each in paths.results.glob("segment-*.parquet")), default=0)
+
+    def warm_up(self) -> None:
+        """Import what sealing needs while there is nothing else to do."""
+        self._executor.submit(_import_segments)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a segment is being written or waits to be taken over."""
+        return bool(self._jobs)
+
+    def begin(self, inbox: list[tuple[int, str, int]]) -> None:
+        """Seal these blobs, given as (id, kind, bytes); kinds of results do not mix in a segment."""
+        for ids in _plan(inbox):
+            self._jobs.append(self._executor.submit(self._seal, ids))
+
+    def _seal(self, ids: tuple[int, ...]) -> SealedSegment:
+        from jobpool_cli.store.segments import seal  # noqa: PLC0415 - pyarrow costs 200 ms; the thread pays it
+
+        temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
+        with StateReader(self._paths.state_db) as reader:
+            blobs = reader.blobs(ids)
+        return SealedSegment(ids, temporary, seal(blobs, temporary))
+
+    def finished(self) -> list[SealedSegment]:
+        """Return the segments that are written since the last call.
+
+        Raises:
+            OSError: one could not be written.
+        """
+        done = [job for job in self._jobs if job.done()]
+        self._jobs = [job for job in self._jobs if not job.done()]
+        return [job.result() for job in done]
+
+    def place(self, temporary: Path) -> str:
+        """Rename a segment into place and return its file name; the caller records it right afterwards."""
+        final = self._paths.segment(self._next)
+        self._next += 1
+        durable.publish(temporary, final)
+        return final.name
+
+    def close(self) -> None:
+        """Wait for the thread to end."""
+        self._executor.shutdown(cancel_futures=True)
+
+
+def _import_segments() -> None:
+    import jobpool_cli.store.segments  # noqa: F401, PLC0415
+
+
+def _number(path: Path) -> int:
+    found = re.fullmatch(r"segment-(\d+)\.parquet", path.name)
+    return int(found[1]) if found else 0
+
+
+def _plan(inbox: list[tuple[int, str, int]]) -> list[tuple[int, ...]]:
+    """Group blobs into segments: by kind, up to a size; blobs of nothing but None go with the largest kind."""
+    by_kind: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for each, kind, size in inbox:
+        by_kind[kind].append((each, size))
+    if len(by_kind) > 1 and "" in by_kind:
+        empty = by_kind.pop("")
+        largest = max(by_kind.values(), key=lambda blobs: sum(size for _, size in blobs))
+        largest.extend(empty)
+    plan = []
+    for blobs in by_kind.values():
+        ids: list[int] = []
+        total = 0
+        for each, size in blobs:
+            ids.append(each)
+            total += size
+            if total >= SEAL_ABOVE_BYTES:
+                plan.append(tuple(ids))
+                ids, total = [], 0
+        if ids:
+            plan.append(tuple(ids))
+    return plan

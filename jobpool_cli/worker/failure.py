@@ -1,0 +1,113 @@
+"""A failed attempt as plain data: the exception's type and message, where it came from, its traceback, its pickle."""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import sys
+import sysconfig
+import traceback
+from types import TracebackType
+from typing import Any
+
+import jobpool_cli
+from jobpool_cli.errors import ResultNotStorable
+
+MESSAGE_LIMIT = 10_000
+FRAMES_LIMIT = 50_000
+PICKLE_LIMIT = 1_000_000
+
+_PACKAGE = os.path.dirname(jobpool_cli.__file__) + os.sep
+# Frames in these folders are libraries': the user looks for the last one that is not.
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def qualified_name(kind: type[BaseException]) -> str:
+    """Return the exception type's name, with its module unless it is a builtin."""
+    if kind.__module__ in ("builtins", "__main__", "jobpool_cli.errors"):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return what the supervisor records of an exception, JSON-able; never raises for odd exceptions.
+
+    Keys: type, message, frames (the traceback's text without its last line), where ([file, line, function] or null),
+    exception (base64 of a pickle that was seen to load again, or null).
+    """
+    try:
+        message = str(error)
+    except Exception as odd:  # noqa: BLE001
+        message = f"<str() of the exception failed: {type(odd).__name__}>"
+    own = _without_our_frames(error.__traceback__)
+    try:
+        shown = traceback.TracebackException(type(error), error, own, compact=True)
+        frames = "".join(_all_but_last(shown))
+    except Exception:  # noqa: BLE001
+        frames = "".join(traceback.format_tb(own))
+    return {
+        "type": qualified_name(type(error)),
+        "message": _cut(_sound(message), MESSAGE_LIMIT),
+        "frames": _cut(_sound(frames), FRAMES_LIMIT),
+        "where": _deepest_user_frame(own),
+        "exception": _pickled(error),
+    }
+
+
+def unstorable(result: object, error: Exception) -> ResultNotStorable:
+    """Return the failure of a task whose function returned something that no process but its own could read."""
+    failure = ResultNotStorable(
+        f"the function returned a {type(result).__qualname__}, which cannot be stored:"
+        f" {type(error).__name__}: {_sound(str(error))}; return plain data, a table, or something that pickles"
+    )
+    failure.__cause__ = None
+    return failure
+
+
+def _all_but_last(shown: traceback.TracebackException) -> list[str]:
+    last = len(list(shown.format_exception_only()))
+    lines = list(shown.format())
+    return lines[: len(lines) - last]
+
+
+def _without_our_frames(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        frames = frames.tb_next
+    return frames
+
+
+def _deepest_user_frame(frames: TracebackType | None) -> list[Any] | None:
+    found = None
+    while frames is not None:
+        code = frames.tb_frame.f_code
+        if not code.co_filename.startswith(("<frozen", _PACKAGE, *_LIBRARIES)):
+            found = [code.co_filename, frames.tb_lineno, code.co_qualname]
+        frames = frames.tb_next
+    return found
+
+
+def _pickled(error: BaseException) -> str | None:
+    # By value where needed: the exception's class may live in the UDF's file, which readers cannot import.
+    try:
+        import cloudpickle  # noqa: PLC0415
+
+        module = sys.modules.get(type(error).__module__)
+        file = getattr(module, "__file__", None) or ""
+        plain = file.startswith(_LIBRARIES) or type(error).__module__ == "builtins"
+        data = pickle.dumps(error) if plain else cloudpickle.dumps(error)
+        if len(data) > PICKLE_LIMIT:
+            return None
+        pickle.loads(data)
+    except Exception:  # noqa: BLE001
+        return None  # type, message and traceback are kept all the same
+    return base64.b64encode(data).decode()
+
+
+def _sound(text: str) -> str:
+    """Replace what cannot be written as UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2]}\n[... {len(text) - limit} characters cut ...]\n{text[-limit // 2:]}"

@@ -1,0 +1,86 @@
+"""Importing the user's sibling modules from a snapshot while they go by their original paths."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import linecache
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+
+
+def dotted_names(files: Iterable[str]) -> dict[str, str]:
+    """From the files of a snapshot (relative, with ``/``), which module each one is."""
+    names = {}
+    for relative in files:
+        parts = relative.removesuffix(".py").split("/")
+        if parts[-1] == "__init__":
+            parts.pop()
+        if parts:
+            names[".".join(parts)] = relative
+    return names
+
+
+def remember_source(path: Path, content: bytes) -> None:
+    """Let tracebacks show these lines for that path, whatever the file holds by now."""
+    try:
+        text = importlib.util.decode_source(content)
+    except (SyntaxError, UnicodeDecodeError):
+        # Such a file does not compile either, and that is the error to show.
+        return
+    # No modification time: linecache takes the entry as it is and never looks at the file.
+    linecache.cache[str(path)] = (len(content), None, text.splitlines(keepends=True), str(path))
+
+
+class SiblingFinder(importlib.abc.MetaPathFinder):
+    """Finds the modules of a snapshot before anything else does, as a script's own folder comes first."""
+
+    def __init__(self, snapshot: Path, original: Path, names: dict[str, str]) -> None:
+        """Serve ``names`` (module to relative file) from ``snapshot`` under their paths in ``original``."""
+        self._snapshot = snapshot
+        self._original = original
+        self._names = names
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 - the import system's signature
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The import system's question: is this module yours?"""
+        relative = self._names.get(fullname)
+        if relative is None or fullname in sys.builtin_module_names:
+            return None
+        copy, original = self._snapshot / relative, self._original / relative
+        is_package = copy.name == "__init__.py"
+        return importlib.util.spec_from_file_location(
+            fullname,
+            # The original path: __file__ leads to the data files that lie beside the module, and the traceback to the
+            # file that the user edits.
+            original,
+            loader=_SnapshotLoader(fullname, copy, original),
+            submodule_search_locations=[str(copy.parent), str(original.parent)] if is_package else None,
+        )
+
+
+class _SnapshotLoader(importlib.abc.InspectLoader):
+    """Reads the copy, compiles it under the original path."""
+
+    def __init__(self, fullname: str, copy: Path, original: Path) -> None:
+        self._fullname = fullname
+        self._copy = copy
+        self._original = original
+
+    def is_package(self, fullname: str) -> bool:  # noqa: ARG002
+        return self._copy.name == "__init__.py"
+
+    def get_source(self, fullname: str) -> str:  # noqa: ARG002
+        return importlib.util.decode_source(self._copy.read_bytes())
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
+        content = self._copy.read_bytes()
+        remember_source(self._original, content)
+        return compile(content, str(self._original), "exec", dont_inherit=True)

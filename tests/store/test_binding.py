@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import dataclasses
+import enum
+import io
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NewType, Optional
+from uuid import UUID
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from jobpool_cli.errors import InputError, MachineError
+from jobpool_cli.store.arguments import TaskArguments
+from jobpool_cli.store.binding import BoundArguments, Signature, bind, write_arguments
+from jobpool_cli.store.inputs import RawArguments, read_arguments
+from jobpool_cli.store.signature import Parameter
+
+
+class Color(enum.Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Shape(enum.Enum):
+    POINT = (0, 0)
+    LINE = (0, 1)
+
+
+class Model(BaseModel):
+    x: int
+    y: float = 0.0
+
+
+@dataclasses.dataclass
+class Pair:
+    a: int
+    b: str
+
+
+UserId = NewType("UserId", int)
+
+
+def csv_input(text: str) -> RawArguments:
+    return read_arguments("-", format="csv", stdin=io.BytesIO(text.encode()))
+
+
+def json_input(*rows: dict[str, Any]) -> RawArguments:
+    return read_arguments("-", format="jsonl", stdin=io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode()))
+
+
+def takes(annotation: Any) -> Signature:
+    return Signature("f", (Parameter("x", annotation),))
+
+
+def back(bound: BoundArguments, signature: Signature, path: Path) -> list[list[object]]:
+    """What a worker gets."""
+    path.unlink(missing_ok=True)
+    write_arguments(bound, path)
+    return TaskArguments(path, lambda: None, signature).rows([(0, bound.n_rows)])
+
+
+def from_text(annotation: Any, cells: list[str], path: Path) -> list[object]:
+    signature = takes(annotation)
+    raw = RawArguments(pa.table({"x": pa.array(cells, pa.string())}), textual=True, source="x.csv")
+    return back(bind(signature, raw, {}), signature, path / "args.parquet")[0]
+
+
+def from_json(annotation: Any, cells: list[Any], path: Path) -> list[object]:
+    signature = takes(annotation)
+    return back(bind(signature, json_input(*({"x": cell} for cell in cells)), {}), signature, path / "a.parquet")[0]
+
+
+def refusal(function: Callable[..., Any], raw: RawArguments, **constants: str) -> InputError:
+    with pytest.raises(InputError) as caught:
+        bind(Signature.of(function), raw, constants)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "cells", "expected"),
+    [
+        (int, ["5", "-3", "+7", " 8 ", "1_000", "5.0", "007", str(2**62)], [5, -3, 7, 8, 1000, 5, 7, 2**62]),
+        (int, ["1", str(2**70)], [1, 2**70]),
+        (float, ["1", "-2.5e3", ".5", "5.", "inf", " 1 "], [1.0, -2500.0, 0.5, 5.0, math.inf, 1.0]),
+        (bool, ["true", "False", "1", "no", "Y", "off"], [True, False, True, False, True, False]),
+        (str, ["5", " x", "NA", "é"], ["5", " x", "NA", "é"]),
+        (date, ["2024-02-29", "2023-01-01"], [date(2024, 2, 29), date(2023, 1, 1)]),
+        (
+            datetime,
+            ["2024-01-31 10:20:30", "2024-01-31T10:20:30.5"],
+            [datetime(2024, 1, 31, 10, 20, 30), datetime(2024, 1, 31, 10, 20, 30, 500000)],  # noqa: DTZ001
+        ),
+        (datetime, ["2024-01-31T10:20:30Z"], [datetime(2024, 1, 31, 10, 20, 30, tzinfo=UTC)]),
+        (
+            datetime,
+            ["2024-01-31T10:20:30+02:00", "2024-01-31"],
+            [
+                datetime(2024, 1, 31, 10, 20, 30, tzinfo=timezone(timedelta(hours=2))),
+                datetime(2024, 1, 31),  # noqa: DTZ001
+            ],
+        ),
+        (timedelta, ["PT1H", "2 days"], [timedelta(hours=1), timedelta(days=2)]),
+        (Decimal, ["1.10", "2"], [Decimal("1.10"), Decimal(2)]),
+        (UUID, ["12345678123456781234567812345678"], [UUID("12345678123456781234567812345678")]),
+        (bytes, ["ab"], [b"ab"]),
+        (Path, ["/tmp/x", "a/../b"], [Path("/tmp/x"), Path("a/../b")]),  # noqa: S108
+        (Color, ["r", "BLUE"], [Color.RED, Color.BLUE]),
+        (Level, ["1", "HIGH"], [Level.LOW, Level.HIGH]),
+        (Shape, ["POINT", "LINE"], [Shape.POINT, Shape.LINE]),
+        (Color | None, ["r"], [Color.RED]),
+        (Literal["a", 1, True], ["a", "1", "true"], ["a", 1, True]),
+        (Literal[Color.RED], ["RED"], [Color.RED]),
+        (int | str, ["5", "x", "5.5"], [5, "x", "5.5"]),
+        (str | int, ["5", "x"], ["5", "x"]),
+        (date | int | str, ["2024-01-31", "7x", "12"], [date(2024, 1, 31), "7x", date(1970, 1, 1)]),
+        (float | None, ["1.5", "nan"], [1.5, math.nan]),
+        (list[int], ["[1, 2]", "[]", '["3"]'], [[1, 2], [], [3]]),
+        (list, ['[1, "a"]'], [[1, "a"]]),
+        (dict[str, int], ['{"a": 1}'], [{"a": 1}]),
+        (tuple[int, str], ['[1, "a"]'], [(1, "a")]),
+        (set[int], ["[1, 1]"], [{1}]),
+        (list[float], ["[1.5, NaN]"], [[1.5, math.nan]]),
+        (int | list[int], ["5", "[5]"], [5, [5]]),
+        (Model, ['{"x": 1}', '{"x": "2", "y": 1.5}'], [Model(x=1), Model(x=2, y=1.5)]),
+        (Model | Pair, ['{"x": 1}', '{"a": 1, "b": "c"}'], [Model(x=1), Pair(1, "c")]),
+        (Pair, ['{"a": 1, "b": "c"}'], [Pair(1, "c")]),
+        (Annotated[int, Field(gt=3)], ["5"], [5]),
+        (Annotated[list[int], Field(min_length=1)], ["[5]"], [[5]]),
+        (Annotated[list[str], BeforeValidator(lambda text: text.split(";"))], ["a;b"], [["a", "b"]]),
+        (UserId, ["5"], [5]),
+        (Optional[int], ["5"], [5]),  # noqa: UP045
+    ],
+)
+def test_text_becomes_what_the_annotation_says_and_a_worker_gets_it(
+    annotation: Any, cells: list[str], expected: list[object], tmp_path: Path
+) -> None:
+    found = from_text(annotation, cells, tmp_path)
+    assert repr(found) == repr(expected)
+    assert [type(value) for value in found] == [type(value) for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "cells", "expected"),
+    [
+        (int, [1, "2", 3.0, 2**70], [1, 2, 3, 2**70]),
+        (int, [1, 2], [1, 2]),
+        (float, [1, 2.5], [1.0, 2.5]),
+        (float, [2**60 + 1, None], [float(2**60 + 1), math.nan]),
+        (str, [1, "a", 2.5, None], ["1", "a", "2.5", ""]),
+        (str, [1, 2], ["1", "2"]),
+        (int | None, [1, None], [1, None]),
+        (int | None, [None, None], [None, None]),
+        (bool, [True, "no", 1], [True, False, True]),
+        (date, ["2024-01-31"], [date(2024, 1, 31)]),
+        (Color, ["r", "BLUE"], [Color.RED, Color.BLUE]),
+        (Path, ["a"], [Path("a")]),
+        (list[int], [[1, "2"], []], [[1, 2], []]),
+        (list[list[int]], [[[1]], []], [[[1]], []]),
+        (dict[str, Any], [{"a": {"b": None}}, {}], [{"a": {"b": None}}, {}]),
+        (Model, [{"x": 1}], [Model(x=1)]),
+        (tuple[int, ...], [[1, 2]], [(1, 2)]),
+        (Any, [1, "a", None, {"x": 1.0}], [1, "a", None, {"x": 1.0}]),
+    ],
+)
+def test_json_becomes_what_the_annotation_says_and_a_worker_gets_it(
+    annotation: Any, cells: list[Any], expected: list[object], tmp_path: Path
+) -> None:
+    found = from_json(annotation, cells, tmp_path)
+    assert repr(found) == repr(expected)
+    assert [type(value) for value in found] == [type(value) for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [(float, math.nan), (str, ""), (int | None, None), (str | None, None), (int | str, ""), (float | int, math.nan)],
+)
+def test_an_empty_cell_is_what_the_annotation_has_for_nothing(annotation: Any, expected: object, tmp_path: Path) -> None:
+    signature = takes(annotation)
+    for cells in ("1\n\n", "1\n"):
+        raw = csv_input("x,y\n" + cells.replace("\n", ",\n").replace("\n,\n", "\n,\n"))
+        found = back(bind(Signature("f", (*signature.parameters, Parameter("y"))), raw, {}), signature, tmp_path / "a")
+        assert repr(found[0][1:]) in {repr([expected] * (len(found[0]) - 1))}
+
+
+def test_an_empty_cell_without_annotation_is_none(tmp_path: Path) -> None:
+    signature = Signature("f", (Parameter("a"), Parameter("b")))
+    found = back(bind(signature, csv_input("a,b\n1,\n,x\n"), {}), signature, tmp_path / "args.parquet")
+    assert found == [[1, None], [None, "x"]]
+
+
+def test_a_marker_counts_as_missing_only_where_it_is_no_value() -> None:
+    def f(a: int | None, b: float, c: str, d: date | None) -> None: ...
+
+    bound = bind(Signature.of(f), csv_input("a,b,c,d\nNA,N/A,NA,null\n1,2,x,2024-01-01\n"), {})
+    first = bound.table.slice(0, 1).to_pylist()[0]
+    assert math.isnan(first.pop("b"))
+    assert first == {"a": None, "c": "NA", "d": None}
+
+
+def test_a_default_of_none_makes_a_parameter_optional() -> None:
+    def f(a: int = None, b: int = 1) -> None: ...  # type: ignore[assignment]  # noqa: RUF013
+
+    assert bind(Signature.of(f), csv_input("a,b\n,1\n"), {}).table["a"].to_pylist() == [None]
+    assert "line 2, column b" in refusal(f, csv_input("a,b\n1,\n")).message
+
+
+def test_unannotated_text_is_inferred_for_the_whole_column() -> None:
+    def f(a, b, c, d, e, g): ...  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+
+    text = "a,b,c,d,e,g\n1,1.5,true,007,99999999999999999999,x\n-2,3,False,8,1,\n"
+    table = bind(Signature.of(f), csv_input(text), {}).table
+    assert table.to_pylist() == [
+        {"a": 1, "b": 1.5, "c": True, "d": "007", "e": "99999999999999999999", "g": "x"},
+        {"a": -2, "b": 3.0, "c": False, "d": "8", "e": "1", "g": None},
+    ]
+
+
+def test_bad_cells_are_named_by_line_column_and_value_and_the_rest_counted() -> None:
+    def f(dep_delay: int, day: date) -> None: ...
+
+    rows = "".join(f"x{n},2024-01-01\n" for n in range(10))
+    error = refusal(f, csv_input(f'dep_delay,day\n1,2024-01-01\n"2\n",2024-13-01\n,2024-01-01\n{rows}'))
+    lines = error.message.splitlines()
+    assert lines[0].startswith("<stdin> line 3, column day: '2024-13-01' is not a date: ")
+    assert lines[1] == "<stdin> line 5, column dep_delay: the value is missing, and an int is needed"
+    assert lines[2] == "<stdin> line 6, column dep_delay: 'x0' is not an int"
+    assert lines[-1] == "and 7 more"
+    assert len(lines) == 6
+
+
+def test_the_hint_for_a_missing_value_says_what_to_write() -> None:
+    def f(n: int) -> None: ...
+
+    assert "n: int | None" in refusal(f, csv_input("n,\n".replace(",", "") + "NA\n")).hint
+
+
+def test_json_and_parquet_values_that_do_not_fit_are_named() -> None:
+    def f(x: int) -> None: ...
+
+    assert refusal(f, json_input({"x": 1}, {"x": "abc"})).message == "<stdin> line 2, column x: 'abc' is not an int"
+    assert "line 2, column x: 1.5 is not an int: " in refusal(f, json_input({"x": 1}, {"x": 1.5})).message
+    assert "line 2, column x: the value is missing" in refusal(f, json_input({"x": 1}, {})).message
+    raw = RawArguments(pa.table({"x": [1, None]}), textual=False, source="a.parquet")
+    assert refusal(f, raw).message == "a.parquet row 2, column x: the value is missing, and an int is needed"
+    many = RawArguments(pa.table({"x": ["a"] * 25_000}), textual=False, source="a.parquet")
+    assert refusal(f, many).message.endswith("and 24,995 more")
+
+
+def test_a_number_that_pandas_lost_is_missing() -> None:
+    def f(x: int | None) -> None: ...
+
+    raw = RawArguments(pa.table({"x": [1.0, math.nan]}), textual=False, source="a.parquet")
+    assert bind(Signature.of(f), raw, {}).table["x"].to_pylist() == [1, None]
+
+
+def test_names_must_fit() -> None:
+    def f(flight: int, delay: int, extra: int = 0) -> None: ...
+
+    error = refusal(f, csv_input("flight,dellay\n1,2\n"))
+    assert error.message == "<stdin> has no column delay, which f(flight, delay, extra=...) needs"
+    assert error.hint == "rename the column 'dellay' to delay"
+    error = refusal(f, csv_input("flight\n1\n"))
+    assert "--set delay=VALUE" in error.hint
+    error = refusal(f, csv_input("flight,delay,extr\n1,2,3\n"))
+    assert error.message == "<stdin> has a column that f(flight, delay, extra=...) does not take: extr"
+    assert error.hint.startswith("did you mean extra?")
+    assert "**kwargs" in error.hint
+    assert "both a column" in refusal(f, csv_input("flight,delay\n1,2\n"), delay="3").message
+    assert "no parameter dleay" in refusal(f, csv_input("flight,delay\n1,2\n"), dleay="3").message
+    assert "'x' is not an int" in refusal(f, csv_input("flight,delay\n1,2\n"), extra="x").message
+
+
+def test_extra_columns_go_to_keyword_arguments(tmp_path: Path) -> None:
+    def f(a: int, **rest: float) -> tuple[int, dict[str, float]]:
+        return a, rest
+
+    bound = bind(Signature.of(f), csv_input("b,a\n1,2\n"), {"c": "3"})
+    assert bound.table.column_names == ["b", "a"]
+    write_arguments(bound, tmp_path / "args.parquet")
+    arguments = TaskArguments(tmp_path / "args.parquet", f)
+    (row,) = zip(*arguments.rows([(0, 1)]), strict=True)
+    assert arguments.call()(*row) == (2, {"b": 1.0, "c": 3.0})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (inspected := Parameter("x").annotation, "5", 5),
+        (inspected, "x", "x"),
+        (date, "2024-01-31", date(2024, 1, 31)),
+        (Color, "RED", Color.RED),
+        (float, "nan", math.nan),
+        (float | None, "", None),
+        (list[int], "[1]", [1]),
+        (Model, '{"x": 1}', Model(x=1)),
+        (Path, "a", Path("a")),
+    ],
+)
+def test_a_constant_reaches_the_function_as_the_annotation_says(
+    annotation: Any, text: str, expected: object, tmp_path: Path
+) -> None:
+    signature = Signature("f", (Parameter("y"), Parameter("x", annotation)))
+    bound = bind(signature, csv_input("y\n1\n"), {"x": text})
+    write_arguments(bound, tmp_path / "args.parquet")
+    call = TaskArguments(tmp_path / "args.parquet", lambda y, x: (y, x), signature).call()
+    assert repr(call(1)) == repr((1, expected))
+
+
+def test_a_constant_from_python_stays_what_it_is() -> None:
+    bound = bind(Signature("f", (Parameter("x"), Parameter("y"))), csv_input("y\n1\n"), {"x": "5"}, textual_constants=False)
+    assert bound.constants == {"x": "5"}
+
+
+def test_an_empty_table_binds(tmp_path: Path) -> None:
+    for annotation in (int, str, list[int], Model, datetime, Parameter("x").annotation):
+        assert from_text(annotation, [], tmp_path) == []
+
+
+def test_the_file_is_private_and_an_old_one_is_not_overwritten(tmp_path: Path) -> None:
+    bound = bind(takes(int), csv_input("x\n1\n"), {})
+    write_arguments(bound, tmp_path / "args.parquet")
+    assert (tmp_path / "args.parquet").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(MachineError):
+        write_arguments(bound, tmp_path / "args.parquet")
+
+
+def test_signatures_that_columns_cannot_fill_are_refused() -> None:
+    def many(*args: int) -> None: ...
+
+    def unresolved(x: Missing, y: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    def odd(x: lambda: 1) -> None: ...  # type: ignore[valid-type]
+
+    with pytest.raises(InputError, match="takes \\*args") as caught:
+        Signature.of(many)
+    assert "def many(args: list)" in caught.value.hint
+    with pytest.raises(InputError, match="parameter x cannot be resolved: 'Missing'"):
+        Signature.of(unresolved)
+    with pytest.raises(InputError, match="no signature|cannot be read"):
+        Signature.of(print.__class__.__call__ if False else type)
+    del odd
+
+
+def test_only_the_annotations_of_parameters_need_to_resolve() -> None:
+    def f(x: int) -> Missing: ...  # type: ignore[name-defined]  # noqa: F821
+
+    assert Signature.of(f).parameters == (Parameter("x", int),)
+
+
+def test_a_type_that_pydantic_does_not_know_takes_its_own_instances_only() -> None:
+    class Thing: ...
+
+    def f(x: Thing) -> None: ...
+
+    signature = Signature("f", (Parameter("x", Thing),))
+    with pytest.raises(InputError, match="'a' is not a Thing"):
+        bind(signature, csv_input("x\na\n"), {})
+    del f
+
+
+numbers = st.from_regex(r"[ +-]?[0-9_]{1,22}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,4})? ?", fullmatch=True)
+moments = st.datetimes(min_value=datetime(1, 1, 1)).map(str)  # noqa: DTZ001
+marred = st.from_regex(r"[012][0-9]{3}-[0-3][0-9]-[0-3][0-9]([T ][0-2][0-9]:[0-6][0-9](:[0-6][0-9](\.[0-9]{0,8})?)?(Z|\+01:00)?)?")
+texts = st.text(st.characters(codec="utf-8"), max_size=4)
+cell_texts = numbers | st.integers().map(str) | st.floats().map(str) | moments | marred | texts | st.sampled_from(
+    ["true", "False", "on", "0x1F", "1e5", "inf", "-Infinity", "nan", "\u0661", "0x", "-", "1.", ".5", "-0", "24:00", "Z"]
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300)
+@given(st.sampled_from([int, float, bool, str, date, datetime]), st.lists(cell_texts, min_size=1, max_size=8))
+def test_conversion_by_column_gives_what_pydantic_gives_value_by_value(kind: type, cells: list[str]) -> None:
+    adapter = TypeAdapter(kind, config=ConfigDict(coerce_numbers_to_str=True))
+    raw = RawArguments(pa.table({"x": pa.array(cells, pa.string())}), textual=True, source="x.csv")
+    signature = Signature("f", (Parameter("x", kind),))
+    try:
+        expected = [adapter.validate_python(cell) for cell in cells]
+    except ValidationError:
+        with pytest.raises(InputError):
+            bind(signature, raw, {})
+        return
+    bound = bind(signature, raw, {})
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(bound.table, sink)
+    arguments = TaskArguments(pa.BufferReader(sink.getvalue()), lambda: None, signature)  # type: ignore[arg-type]
+    (found,) = arguments.rows([(0, len(cells))])
+    assert repr(normal(found)) == repr(normal(expected))
+    assert [type(value) for value in found] == [type(value) for value in expected]
+
+
+def normal(values: list[Any]) -> list[Any]:
+    """Zones by their offset: pydantic's own class of zones and Python's are equal, and show differently."""
+    return [
+        (value, value.utcoffset()) if isinstance(value, datetime) and value.tzinfo is None
+        else (value.replace(tzinfo=None), value.utcoffset()) if isinstance(value, datetime)
+        else value
+        for value in values
+    ]
