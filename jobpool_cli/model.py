@@ -170,7 +170,7 @@ class PoolStatus:
         total_time: seconds from `map` to the last finished task so far (0.0 before the first).
         retry_time: seconds from the last `retry` to the last finished task; None if never retried.
         reason: why the pool is interrupted or paused, empty otherwise.
-        udf_versions: for each code version that produced successes or failures that count, how many.
+        udf_versions: for each code version that produced results, how many.
     """
 
     pool: str

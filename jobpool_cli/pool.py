@@ -32,7 +32,9 @@ from jobpool_cli.supervisor.lock import is_held
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jobpool_cli.store.changes import Watch
     from jobpool_cli.store.collect import Collected
+    from jobpool_cli.store.logs import TaskLog, WorkerOutput
 
 LAST = "last"
 # Waiting looks often at first, for pools that end at once, and then at a human pace.
@@ -112,7 +114,7 @@ class JobPool:
         live = self.is_live()
         with self._reader() as reader, reader.snapshot():
             counters = reader.counters()
-            versions = reader.udf_versions() if counters.udf > 1 else {1: counters.finished - counters.cancelled}
+            versions = reader.udf_versions() if counters.udf > 1 else {1: counters.success}
         counts = {
             TaskState.SUCCESS: counters.success,
             TaskState.ERROR: counters.error,
@@ -146,7 +148,7 @@ class JobPool:
             udf_versions=versions,
         )
 
-    def running_tasks(self) -> list[RunningTask]:
+    def running_tasks(self) -> Sequence[RunningTask]:
         """Return what the workers run right now."""
         return read_running(self.paths.slots) if self.is_live() else []
 
@@ -186,6 +188,12 @@ class JobPool:
             time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(pause * 1.5, SLOWEST_LOOK_SECONDS)
 
+    def watch(self) -> Watch:
+        """Return a watch, which tells with each look what ended since the one before."""
+        from jobpool_cli.store.changes import Watch  # noqa: PLC0415 - `status` and `is` do without
+
+        return Watch(self.paths)
+
     def _is_sealed(self) -> bool:
         if not self.is_live():
             return True
@@ -219,9 +227,12 @@ class JobPool:
         if status.state is PoolState.RUNNING:
             raise ConflictError(f"{self.name} is running already", f"watch it: jobpool tail {self.name}")
         if status.state is PoolState.INTERRUPTED:
+            # Of two that resume at once, one finds the lock taken: that is a conflict, and is said.
             self._check_owner()
             launch(self.paths)
-        self._ask("resume", {})
+            status = self.snapshot()
+        if status.state is PoolState.PAUSED:
+            self._ask("resume", {})
         return self.snapshot()
 
     def retry(
@@ -257,9 +268,8 @@ class JobPool:
     def _check_retryable(
         self, tasks: Sequence[int], failed: set[int], cancelled: Sequence[tuple[int, int]]
     ) -> None:
+        self.check_tasks(tasks)
         for task in tasks:
-            if not 0 <= task < self.n_jobs:
-                raise UsageError(f"there is no task {task}: {self.name} has tasks 0 to {self.n_jobs - 1}")
             if task not in failed and not any(low <= task < high for low, high in cancelled):
                 raise ConflictError(
                     f"task {task} is not failed or cancelled; what succeeded is final",
@@ -339,7 +349,7 @@ class JobPool:
 
     # --- what came of it
 
-    def failures(self, tasks: Sequence[int] | None = None, *, history: bool = False) -> list[Failure]:
+    def failures(self, tasks: Sequence[int] | None = None, *, history: bool = False) -> Sequence[Failure]:
         """Return the failures, by task; with ``history`` also those of attempts that were followed by another."""
         with self._reader() as reader:
             return reader.failures(tasks, history=history)
@@ -350,28 +360,99 @@ class JobPool:
             found = reader.failures(limit=1)
         return found[0] if found else None
 
-    def failure_groups(self) -> list[FailureGroup]:
+    def failure_groups(self) -> Sequence[FailureGroup]:
         """Return the failures grouped by exception type and place in the user's code, most frequent first."""
         with self._reader() as reader:
             return reader.failure_groups()
+
+    def tasks_of_group(self, group: FailureGroup, limit: int | None = None) -> Sequence[int]:
+        """Return the tasks of a group of failures, ascending, at most so many."""
+        with self._reader() as reader:
+            return reader.tasks_of_group(group, limit)
+
+    def constants(self) -> dict[str, object]:
+        """Return the arguments that are the same for every task."""
+        from jobpool_cli.store.arguments import stored_constants  # noqa: PLC0415
+
+        return stored_constants(self.paths.args)
 
     def arguments(self, tasks: Sequence[int] | None = None) -> pa.Table:
         """Return the arguments, a row per task."""
         from jobpool_cli.store.arguments import read_table  # noqa: PLC0415
 
+        self.check_tasks(tasks or ())
         return read_table(self.paths.args, tasks)
+
+    def calls(self, tasks: Sequence[int] | None = None) -> tuple[pa.Table, pa.Table]:
+        """Return the numbers of tasks and, in as many rows, all that their calls are given, constants included."""
+        from jobpool_cli.store.tasks import with_constants  # noqa: PLC0415
+
+        arguments = self.arguments(tasks)
+        return with_constants(arguments, self.constants(), range(self.n_jobs) if tasks is None else tasks)
 
     def task_table(self, tasks: Sequence[int] | None = None, states: Sequence[TaskState] | None = None) -> pa.Table:
         """Return one row per task with its state, attempt, times, worker and error."""
         from jobpool_cli.store.tasks import task_table  # noqa: PLC0415
 
+        self.check_tasks(tasks or ())
         with self._reader() as reader:
             return task_table(self.paths, reader, self.n_jobs, self.running_tasks(), tasks, states)
+
+    def logs(
+        self, tasks: Sequence[int] | None = None, *, attempt: int | None = None, tail: int | None = None
+    ) -> Iterator[TaskLog]:
+        """Yield what tasks wrote, ascending; of running tasks what they have written so far.
+
+        Args:
+            tasks: only these, also if they wrote nothing; without it all that wrote anything.
+            attempt: only this one, instead of each task's latest.
+            tail: only so many last lines of each.
+        """
+        from jobpool_cli.store.logs import STILL_OPEN, end_of_running, find_logs  # noqa: PLC0415
+
+        self.check_tasks(tasks or ())
+        running = self.running_tasks()
+        with self._reader() as reader:
+            for found in find_logs(self.paths, reader, running, tasks, attempt):
+                log = found
+                if log.end == STILL_OPEN:
+                    log = end_of_running(log, self.paths, reader, self.running_tasks)
+                log = log.existing()
+                yield log if tail is None else log.last_lines(tail)
+
+    def follow_log(self, task: int, *, tail: int | None = None) -> Iterator[tuple[TaskLog, bytes]]:
+        """Yield what a task writes, as it writes it, until it has ended."""
+        from jobpool_cli.store.logs import follow_task  # noqa: PLC0415
+
+        self.check_tasks([task])
+        with self._reader() as reader:
+            yield from follow_task(self.paths, reader, task, self.running_tasks, self._is_over, tail)
+
+    def follow_logs(self) -> Iterator[WorkerOutput]:
+        """Yield what all workers write, as they write it, until the pool is done or interrupted."""
+        from jobpool_cli.store.logs import follow_workers  # noqa: PLC0415
+
+        return follow_workers(self.paths, self.running_tasks, self._is_over)
+
+    def check_tasks(self, tasks: Sequence[int]) -> None:
+        """Make sure that there are such tasks.
+
+        Raises:
+            UsageError: names the first that is not there.
+        """
+        for task in tasks:
+            if not 0 <= task < self.n_jobs:
+                there = f"has tasks 0 to {self.n_jobs - 1}" if self.n_jobs else "has no tasks"
+                raise UsageError(f"there is no task {task}: {self.name} {there}")
+
+    def _is_over(self) -> bool:
+        return not self.is_live() or self.snapshot().state is PoolState.DONE
 
     def results_now(self, tasks: Sequence[int] | None = None) -> Iterator[tuple[int, object]]:
         """Yield (task, result) of the tasks that have succeeded so far, ascending."""
         from jobpool_cli.store.results import read_results  # noqa: PLC0415
 
+        self.check_tasks(tasks or ())
         self._check_owner()
         with self._reader() as reader:
             yield from read_results(self.paths, reader, tasks)
@@ -383,6 +464,7 @@ class JobPool:
         flatten: bool = True,
         drop_index: bool = False,
         partial: bool = False,
+        timeout: float | None = None,
     ) -> Collected:
         """Wait for all tasks and gather their results into one table.
 
@@ -391,14 +473,16 @@ class JobPool:
             flatten: where every result is a table, the rows of all; otherwise one column ``result``.
             drop_index: index by position instead of by the arguments.
             partial: take what there is now instead of waiting.
+            timeout: wait no longer than so many seconds.
 
         Raises:
             TasksFailedError: tasks failed or were cancelled, and neither option allows that.
+            WaitTimeoutError: the pool was not done in time.
         """
         from jobpool_cli.store.collect import assemble  # noqa: PLC0415
         from jobpool_cli.store.segments import read_outcomes  # noqa: PLC0415
 
-        status = self.snapshot() if partial else self.wait()
+        status = self.snapshot() if partial else self.wait(timeout)
         if not (ignore_exceptions or partial):
             self._check_complete(status)
         self._check_owner()

@@ -22,7 +22,7 @@ from jobpool_cli.errors import ConflictError, JobPoolError, MachineError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable
-from jobpool_cli.store.binding import BoundArguments, bind, write_arguments
+from jobpool_cli.store.binding import BoundArguments, bind, check_stored, write_arguments
 from jobpool_cli.store.inputs import read_arguments
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.signature import Signature

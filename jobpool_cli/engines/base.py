@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,6 +46,7 @@ class Lost:
         started: when the running task began, microseconds since the epoch.
         duration: how long it ran, nanoseconds.
         log: byte range of its output.
+        unbegun: batches that were sent to it and that it never read.
     """
 
     slot: int
@@ -58,13 +59,20 @@ class Lost:
     started: int | None = None
     duration: int | None = None
     log: tuple[int, int] | None = None
+    unbegun: tuple[int, ...] = ()
 
 
 EngineEvent = Ready | BootFailed | Outcomes | Lost
 
 
 class Engine(Protocol):
-    """Runs batches in worker slots numbered from 0; everything but ``poll`` returns at once."""
+    """Runs batches in worker slots numbered from 0; everything but ``poll`` returns at once.
+
+    Attributes:
+        udf: the code version that workers load first from now on.
+    """
+
+    udf: int
 
     def spawn(self, slot: int, delay: float) -> None:
         """Start a worker in a free slot after a delay in seconds; ``Ready``, ``BootFailed`` or ``Lost`` follows."""
@@ -85,8 +93,12 @@ class Engine(Protocol):
     def kill(self, slot: int, cause: str) -> None:
         """End a worker and all that it started; ``Lost`` with that cause follows."""
 
-    def poll(self, timeout: float) -> Sequence[EngineEvent]:
-        """Wait up to a number of seconds for something to happen, and return it."""
+    def poll(self, timeout: float) -> Iterator[EngineEvent]:
+        """Wait up to a number of seconds for something to happen, and yield it.
+
+        Whoever iterates may call the other methods between two events: a worker whose death has not been yielded yet
+        still takes batches, and names them as ``unbegun`` in its ``Lost``.
+        """
 
     def stop(self) -> None:
         """End all workers and all that they started; no event follows."""

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Process:
     reader: FrameReader = field(default_factory=FrameReader)
     booted: bool = False
     cause: str = "crash"
+    condemned: int = IDLE
+    """What its slot showed when it was condemned: only that task pays for it."""
     kill_at: float | None = None
 
 
@@ -89,7 +91,6 @@ class LocalEngine:
         self._processes: dict[int, Process] = {}
         self._delayed: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
-        self._early: list[EngineEvent] = []
         self._memory_checked = 0.0
 
     def watch(self, fd: int) -> None:
@@ -139,7 +140,7 @@ class LocalEngine:
         self._selector.register(outcomes, selectors.EVENT_READ, slot)
 
     def send(self, slot: int, order: BatchOrder) -> None:
-        """Hand over a batch; a worker that died meanwhile is reported by ``poll``."""
+        """Hand over a batch; a worker that died meanwhile is reported by ``poll``, with what it never read."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._processes[slot].orders.send(order.encode())
 
@@ -148,22 +149,11 @@ class LocalEngine:
         process = self._processes.get(slot)
         if process is None:
             return False
-        others = []
-        found = False
-        while True:
-            try:
-                message = process.orders_worker_end.recv(1 << 20, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            if not message:
-                break
-            if BatchOrder.decode(message).batch == batch:
-                found = True
-            else:
-                others.append(message)
-        for message in others:
-            process.orders.send(message)
-        return found
+        unread = _unread(process)
+        for order in unread:
+            if order.batch != batch:
+                process.orders.send(order.encode())
+        return any(order.batch == batch for order in unread)
 
     def trim(self, slot: int, batch: int) -> int | None:
         """Lower the slot's limit to just behind the running position; see ``store.slots`` for why that is safe."""
@@ -179,25 +169,26 @@ class LocalEngine:
     def kill(self, slot: int, cause: str) -> None:
         """Ask the worker's processes to end; those that do not within the grace period are killed by ``poll``."""
         process = self._processes.get(slot)
-        if process is None or process.kill_at is not None:
+        if process is not None:
+            self._condemn(process, cause, self._views[slot][POSITION])
+
+    def _condemn(self, process: Process, cause: str, word: int) -> None:
+        """End a process because of what its slot showed; whichever task it has gone on to since is not to blame."""
+        if process.kill_at is not None:
             return
-        process.cause = cause
-        if cause == "memory":
-            self._signal(process, signal.SIGKILL)
-        else:
-            self._signal(process, signal.SIGTERM)
+        process.cause, process.condemned = cause, word
+        self._signal(process, signal.SIGKILL if cause == "memory" else signal.SIGTERM)
         process.kill_at = time.monotonic() + self._options.grace
 
-    def poll(self, timeout: float) -> Sequence[EngineEvent]:
+    def poll(self, timeout: float) -> Iterator[EngineEvent]:
         """Wait for frames and deaths, and enforce the limits on time and memory."""
-        events, self._early = self._early, []
         now = time.monotonic()
         for slot, moment in list(self._delayed.items()):
             if moment <= now:
                 del self._delayed[slot]
                 self.spawn(slot, 0)
         dead = []
-        for key, _ in self._selector.select(0 if events else timeout):
+        for key, _ in self._selector.select(timeout):
             slot = key.data
             process = self._processes.get(slot) if slot is not None else None
             if process is None:
@@ -205,11 +196,10 @@ class LocalEngine:
             if key.fd == process.pidfd:
                 dead.append(slot)
             else:
-                events += self._read(slot, process)
+                yield from self._read(slot, process)
         for slot in dead:
-            events += self._bury(slot)
+            yield from self._bury(slot)
         self._enforce(time.monotonic())
-        return events
 
     def stop(self) -> None:
         """Kill everything; what has not been reported by now runs again later."""
@@ -233,9 +223,8 @@ class LocalEngine:
             return []
         if not alive:
             self._selector.unregister(process.outcomes)
-            if process.popen.poll() is None:
-                # It closed its channel and lives on: nothing more can come of it.
-                self._signal(process, signal.SIGKILL)
+            # It is dead, or it closed its channel and lives on: then nothing more can come of it.
+            self._signal(process, signal.SIGKILL)
         return [self._event(slot, process, frame) for frame in frames]
 
     @staticmethod
@@ -247,11 +236,10 @@ class LocalEngine:
             return BootFailed(slot, str(frame.body["message"]))
         return Outcomes(slot, process.worker, frame.body, frame.payload)
 
-    def _bury(self, slot: int) -> list[EngineEvent]:
+    def _bury(self, slot: int) -> Iterator[EngineEvent]:
         process = self._processes[slot]
-        events = []
         if process.outcomes in [key.fileobj for key in self._selector.get_map().values()]:
-            events = self._read(slot, process)
+            yield from self._read(slot, process)
         # The dead leader still holds its process group's number, so that this cannot hit a stranger.
         self._signal(process, signal.SIGKILL)
         code = process.popen.wait()
@@ -260,11 +248,12 @@ class LocalEngine:
         lost = Lost(
             slot=slot,
             worker=process.worker,
-            cause=process.cause,
+            cause=process.cause if process.cause == "crash" or word == process.condemned else "stopped",
             batch=None if word == IDLE else word >> POSITION_BITS,
             position=None if word == IDLE else word & POSITION_MASK,
             booted=process.booted,
             exit=describe_exit(code),
+            unbegun=tuple(order.batch for order in _unread(process)),
         )
         if word != IDLE:
             elapsed = max(0, time.monotonic_ns() - view[STARTED])
@@ -277,7 +266,7 @@ class LocalEngine:
         worker = process.worker
         self._close(slot)
         kill_marked(f"{self._pool_id}:{worker}")
-        return [*events, lost]
+        yield lost
 
     def _close(self, slot: int) -> None:
         process = self._processes.pop(slot)
@@ -301,24 +290,35 @@ class LocalEngine:
             if process.kill_at is not None and now >= process.kill_at:
                 self._signal(process, signal.SIGKILL)
         if self._options.timeout is not None:
-            for slot in self._processes:
-                if self._overdue(slot, self._options.timeout):
-                    self.kill(slot, "timeout")
+            for slot, process in self._processes.items():
+                word = self._overdue(slot, self._options.timeout)
+                if word is not None:
+                    self._condemn(process, "timeout", word)
         limit = self._options.memory_limit
         if limit is not None and now - self._memory_checked > MEMORY_POLL_SECONDS:
             self._memory_checked = now
             for slot, process in self._processes.items():
-                if self._views[slot][POSITION] != IDLE and memory_of_tree(process.popen.pid) > limit:
-                    self.kill(slot, "memory")
+                word = self._views[slot][POSITION]
+                if word != IDLE and memory_of_tree(process.popen.pid) > limit:
+                    self._condemn(process, "memory", word)
 
-    def _overdue(self, slot: int, timeout: float) -> bool:
-        """Whether the running task is past its time; a task that ended meanwhile is not mistaken for it."""
+    def _overdue(self, slot: int, timeout: float) -> int | None:
+        """Return the slot's word if its running task is past its time; one that ended meanwhile is not mistaken for it."""
         view = self._views[slot]
-        word = view[POSITION]
+        word: int = view[POSITION]
         if word == IDLE:
-            return False
+            return None
         elapsed = time.monotonic_ns() - view[STARTED]
-        return elapsed > timeout * 1e9 and view[POSITION] == word
+        return word if elapsed > timeout * 1e9 and view[POSITION] == word else None
+
+
+def _unread(process: Process) -> list[BatchOrder]:
+    """Take the orders that a worker has not read out of its channel."""
+    orders = []
+    with contextlib.suppress(BlockingIOError):
+        while message := process.orders_worker_end.recv(1 << 20, socket.MSG_DONTWAIT):
+            orders.append(BatchOrder.decode(message))
+    return orders
 
 
 def describe_exit(code: int) -> str:

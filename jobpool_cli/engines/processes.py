@@ -33,14 +33,29 @@ def kill_marked(mark: str) -> None:
 
 def memory_of_tree(pid: int) -> int:
     """Return the bytes that a process and its descendants hold, shared pages counted in proportion (PSS)."""
-    import psutil  # noqa: PLC0415 - only pools with a memory limit pay for it
-
     total = 0
-    try:
-        root = psutil.Process(pid)
-        for process in [root, *root.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_full_info().pss
-    except psutil.Error:
-        return total
+    waiting = [pid]
+    while waiting:
+        each = waiting.pop()
+        # Whatever ends while one looks holds nothing any more.
+        with contextlib.suppress(OSError):
+            total += _pss(each)
+        with contextlib.suppress(OSError):
+            waiting += _children(each)
     return total
+
+
+def _pss(pid: int) -> int:
+    with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+        for line in file:
+            if line.startswith(b"Pss:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            found += map(int, file.read().split())
+    return found

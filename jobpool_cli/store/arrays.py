@@ -19,6 +19,7 @@ from jobpool_cli.store.buffers import (
     lists,
     numbers_of,
     presence,
+    survives_parquet,
 )
 from jobpool_cli.store.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls, without
 
@@ -41,7 +42,8 @@ def fit_numpy_scalars(values: list[Any]) -> Fitted:
             return fit_present(values, misfits, _fit_scalars_or_nothing)
     valid = presence(values)
     present = values if valid is None else filled(values, np.zeros((), dtype)[()])
-    return Fitted(_to_arrow(np.array(present, dtype), valid), {"kind": "numpy", "dtype": dtype.str})
+    column = _to_arrow(np.array(present, dtype), valid)
+    return Fitted(column, {"kind": "numpy", "dtype": dtype.str}) if survives_parquet(column) else nothing_fits(values)
 
 
 def _fit_scalars_or_nothing(values: list[Any]) -> Fitted:
@@ -67,6 +69,8 @@ def fit_arrays(values: list[Any]) -> Fitted:
     dtype, inner = present[0].dtype, present[0].shape[1:]
     lengths = lengths_of(filled(values, ()), len(values))
     items = _to_arrow(np.concatenate(present).reshape(-1), None)
+    if not survives_parquet(items):
+        return fit_present(values, misfits, nothing_fits)
     for size in reversed(inner):
         items = pa.FixedSizeListArray.from_arrays(items, size)
     array = lists(lengths, items, presence(values))

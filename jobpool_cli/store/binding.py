@@ -20,17 +20,29 @@ import pyarrow.parquet as pq
 
 from jobpool_cli.errors import InputError, MachineError
 from jobpool_cli.store import durable
-from jobpool_cli.store.arguments import CONSTANTS, ENCODING, JSON, PICKLE, ROWS, TEXT
-from jobpool_cli.store.columns import BadCell, Converted, encode_column, json_exact, pickle_array
+from jobpool_cli.store.arguments import (
+    CONSTANTS,
+    ENCODING,
+    JSON,
+    PICKLE,
+    ROWS,
+    TEXT,
+    VALIDATE,
+    decode_column,
+    read_constants,
+    read_stored,
+)
+from jobpool_cli.store.columns import BadCell, Converted, encode_column, json_exact, many_objects, pickle_array
 from jobpool_cli.store.inputs import RawArguments
 from jobpool_cli.store.signature import Parameter, Signature
 from jobpool_cli.store.textcells import infer_column
 
-__all__ = ["BoundArguments", "Parameter", "Signature", "bind", "write_arguments"]
+__all__ = ["BoundArguments", "Parameter", "Signature", "bind", "check_stored", "write_arguments"]
 
 # Few enough row groups to scan quickly, small enough ones that a worker holds two of them gladly.
 ROW_GROUP_SIZE = 65_536
 _BAD_CELLS_SHOWN = 5
+_STORED_HINT = "the arguments stay as they were submitted: let the function take them, or map anew"
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,8 @@ def bind(
     for field in raw.table.schema:
         parameter = signature.parameter(field.name)
         assert parameter is not None  # noqa: S101 - _match_names refused the others
-        converted = _convert(raw.table.column(field.name), field, parameter, textual=raw.textual)
+        with many_objects():
+            converted = _convert(raw.table.column(field.name), field, parameter, textual=raw.textual)
         bad += [(field.name, cell) for cell in converted.bad]
         n_bad += converted.n_bad
         fields.append(converted.field)
@@ -111,6 +124,32 @@ def write_arguments(bound: BoundArguments, path: Path) -> None:
         raise MachineError(
             f"{path} cannot be written: {error.strerror or error}", "free some space, or set --home"
         ) from error
+
+
+def check_stored(path: Path, signature: Signature, tasks: Sequence[int] | None = None) -> None:
+    """Check that a pool's arguments fit other code than that for which they were bound (`retry --udf`).
+
+    Args:
+        path: the pool's args.parquet.
+        signature: what the new code takes.
+        tasks: the tasks that will run it; all by default.
+
+    Raises:
+        InputError: a name or a value does not fit.
+    """
+    table = read_stored(path, tasks)
+    raw = RawArguments(table, textual=False, source="the pool")
+    try:
+        _match_names(signature, raw, read_constants(table.schema))
+        read_constants(table.schema, signature)
+        for field in table.schema:
+            # What is stored plainly is passed on plainly; only what the annotation takes part in can fail.
+            if (field.metadata or {}).get(ENCODING) in {JSON, VALIDATE, TEXT}:
+                decode_column(table.column(field.name), field, signature.parameter(field.name))
+    except InputError as error:
+        raise InputError(error.message, _STORED_HINT) from error
+    except ValueError as error:
+        raise InputError(f"the pool's arguments do not fit {signature}: {error}", _STORED_HINT) from error
 
 
 def _match_names(signature: Signature, raw: RawArguments, constants: Mapping[str, object]) -> None:

@@ -93,12 +93,25 @@ def binaries(values: list[Any], valid: Flags | None = None) -> pa.Array:
 
 def numbers_of(array: pa.Array, dtype: np.dtype[Any]) -> Numbers:
     """The memory of a column of fixed width as this dtype, read-only; what lies under a null is anything."""
+    if dtype.kind == "M" and array.type.unit != np.datetime_data(dtype)[0]:
+        array = array.cast(pa.timestamp(np.datetime_data(dtype)[0], array.type.tz))  # Parquet knows no seconds
     data = array.buffers()[1]
     if data is None or not len(array):
         return np.zeros(len(array), dtype)
     if dtype == np.bool_:
         return _bits(data, array.offset, len(array))
     return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+
+
+def survives_parquet(column: pa.Array) -> bool:
+    """Whether Parquet can hold these numbers: it turns seconds into milliseconds, and may find no room for them."""
+    if not pa.types.is_timestamp(column.type) or column.type.unit != "s":
+        return True
+    try:
+        column.cast(pa.timestamp("ms", column.type.tz))
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def bounds(array: pa.Array) -> tuple[list[int], list[int]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobpool_cli.errors import DamagedPoolError, InputError
 from jobpool_cli.store.buffers import Numbers, bounds, fixed_width, null_positions, numbers_of, texts
@@ -354,7 +355,7 @@ def _as_category(level: Level) -> pa.Array | pa.ChunkedArray:
     column = level.column
     kind = pa.string() if isinstance(categories[0], str) else pa.int64()
     stored = texts(categories) if kind == pa.string() else fixed_width(np.array(categories, np.int64), kind)
-    codes = pa.compute.index_in(column.cast(kind), value_set=stored)
+    codes = pc.index_in(column.cast(kind), value_set=stored)
     chunks = [
         pa.DictionaryArray.from_arrays(chunk, stored, ordered=level.spec["ordered"])
         for chunk in (codes.chunks if isinstance(codes, pa.ChunkedArray) else [codes])
@@ -384,11 +385,12 @@ def _frame_of_tables(pieces: Sequence[Piece], leftovers: Sequence[tuple[int, obj
     import pandas as pd  # noqa: PLC0415
 
     pairs = [(task, _as_frame(value)) for task, value in _objects(pieces, leftovers) if value is not None]
-    joined = pd.concat([frame for _, frame in pairs], keys=[task for task, _ in pairs])
+    joined: Any = pd.concat([frame for _, frame in pairs], keys=[task for task, _ in pairs])
     index = joined.index
     levels = _pandas_levels(keys, index.get_level_values(0).to_numpy())
     own = [(index.names[number], index.get_level_values(number)) for number in range(1, index.nlevels)]
-    return joined.set_axis(_pandas_index([*levels, *own]))
+    frame: pd.DataFrame = joined.set_axis(_pandas_index([*levels, *own]))
+    return frame
 
 
 def _as_frame(value: Any) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import json
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -25,6 +27,7 @@ _SCALARS: dict[type, pa.DataType] = {
     timedelta: pa.duration("us"),
 }
 _LIST_ITEMS = (int, float, bool, str)
+_NOT_FINITE = frozenset({"nan", "inf", "-inf"})
 _JSON_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -47,13 +50,25 @@ class Converted:
     n_bad: int = 0
 
 
+@contextlib.contextmanager
+def many_objects() -> Iterator[None]:
+    """Make millions of objects without the cyclic garbage collector, which would walk all of them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def encode_column(name: str, values: Sequence[Any], *, pickles: bool = True) -> tuple[pa.Field, pa.Array]:
     """A column for values of any kind, from which exactly these values come back.
 
     Args:
         name: the column's name.
         values: the values, one per row; None is null.
-        pickles: whether what JSON cannot hold may be pickled (the values come from Python, not from a file).
+        pickles: whether what JSON cannot hold is pickled; False for values that came from JSON.
 
     Raises:
         InputError: a value can be stored in no way.
@@ -61,11 +76,10 @@ def encode_column(name: str, values: Sequence[Any], *, pickles: bool = True) -> 
     array = plain_array(values)
     if array is not None:
         return pa.field(name, array.type), array
-    if json_exact(values):
-        texts = [None if value is None else json.dumps(value, separators=(",", ":")) for value in values]
-        return pa.field(name, pa.string(), metadata={ENCODING: JSON}), pa.array(texts, pa.string())
-    if not pickles:
-        raise InputError(f"the column {name} holds values that cannot be stored")
+    # What came from JSON goes back into it without a question.
+    if not pickles or json_exact(values):
+        texts = pa.array(_json_texts(values), pa.string())
+        return pa.field(name, pa.string(), metadata={ENCODING: JSON}), texts
     return pa.field(name, pa.binary(), metadata={ENCODING: PICKLE}), pickle_array(name, values)
 
 
@@ -88,6 +102,15 @@ def plain_array(values: Sequence[Any]) -> pa.Array | None:  # noqa: PLR0911 - on
         # An int or a timedelta past 64 bits, or a lone surrogate.
         return None
     return None
+
+
+def _json_texts(values: Sequence[Any]) -> list[str | None]:
+    """Each value as JSON."""
+    if set(map(type, values)) <= {int, float} and _NOT_FINITE.isdisjoint(texts := list(map(repr, values))):
+        return cast("list[str | None]", texts)
+    # json.dumps would make an encoder for every value.
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    return [None if value is None else encode(value) for value in values]
 
 
 def json_exact(value: object) -> bool:

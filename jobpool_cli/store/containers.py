@@ -55,10 +55,14 @@ def fit_lists(values: list[Any], depth: int, fit: Fit, kind: str) -> Fitted:
 
 def fit_dicts(values: list[Any], depth: int, fit: Fit) -> Fitted:
     """A column of dicts: a struct, or a map where the keys differ too much."""
+    keys = _shared_keys(values)
+    if keys and not _too_much(depth, 0) and all(map(_is_field_name, keys)):
+        return _fit_structs(values, values, keys, depth, fit)
     present = [value for value in values if value is not None]
-    layouts = dict.fromkeys(map(tuple, present))
+    layouts: dict[tuple[Any, ...], None] = dict.fromkeys(map(tuple, present))
     # Long layouts first: the order of their keys is the one that most short ones agree with.
-    keys = tuple(dict.fromkeys(chain.from_iterable(sorted(layouts, key=lambda layout: -len(layout)))))
+    by_length: list[tuple[Any, ...]] = sorted(layouts, key=len, reverse=True)
+    keys = tuple(dict.fromkeys(chain.from_iterable(by_length)))
     if not keys or _too_much(depth, 0):
         return nothing_fits(values)
     spare = len(keys) - sum(map(len, present)) / len(present)
@@ -78,6 +82,15 @@ def fit_dicts(values: list[Any], depth: int, fit: Fit) -> Fitted:
     if misfits:
         return fit_present(values, misfits, lambda kept: _fit_dicts_or_nothing(kept, depth, fit))
     return _fit_structs(values, present, keys, depth, fit, [key for key in keys if key in optional])
+
+
+def _shared_keys(values: list[Any]) -> tuple[Any, ...]:
+    """The keys of all these dicts if they have the same in the same order, and none is None."""
+    if None in values:
+        return ()
+    keys = tuple(values[0])
+    # Keys are unique within a dict, hence their flat sequence leaves no doubt about where each dict begins.
+    return keys if list(chain.from_iterable(values)) == list(keys) * len(values) else ()
 
 
 def _fit_dicts_or_nothing(values: list[Any], depth: int, fit: Fit) -> Fitted:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import csv
 import errno
-import io
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -146,25 +145,30 @@ def _write(table: pa.Table, sink: BinaryIO, format: str) -> None:  # noqa: A002
 
 
 def _write_csv(table: pa.Table, sink: BinaryIO, delimiter: str) -> None:
-    text = io.TextIOWrapper(sink, "utf-8", errors="surrogatepass", newline="", write_through=False)
-    try:
-        writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(table.schema.names)
-        for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
-            writer.writerows(zip(*map(_csv_cells, batch.columns), strict=True))
-        text.flush()
-    finally:
-        text.detach()
+    special = re.compile(rf'[{delimiter}"\r\n]')
+    # A line of one empty field would be an empty line, which readers skip.
+    missing = '""' if table.num_columns == 1 else ""
+    header = delimiter.join(_quoted(name, special) for name in table.schema.names)
+    sink.write(f"{header}\n".encode())
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        columns = [_csv_cells(column, special, missing) for column in batch.columns]
+        sink.write("".join(f"{delimiter.join(row)}\n" for row in zip(*columns, strict=True)).encode())
 
 
-def _csv_cells(column: pa.Array) -> list[Any]:
-    """The column's values as csv.writer sets them: it writes None as nothing and floats by repr."""
-    values: list[Any] = _values(column)
+def _csv_cells(column: pa.Array, special: re.Pattern[str], missing: str) -> list[str]:
+    """The column's values as they stand in the file; an empty string is quoted, a null is nothing at all."""
+    values = _values(column)
+    if pt.is_integer(column.type) or pt.is_floating(column.type):
+        return [missing if value is None else repr(value) for value in values]
     if pt.is_boolean(column.type):
-        return [None if value is None else "true" if value else "false" for value in values]
-    if any(check(column.type) for check in (pt.is_integer, pt.is_floating, pt.is_string, pt.is_large_string)):
-        return values
-    return [None if value is None else value if type(value) is str else _cell_text(value) for value in values]
+        return [missing if value is None else "true" if value else "false" for value in values]
+    return [missing if value is None else _quoted(_cell_text(value), special) for value in values]
+
+
+def _quoted(text: str, special: re.Pattern[str]) -> str:
+    if text and not special.search(text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _cell_text(value: object) -> str:
@@ -173,18 +177,22 @@ def _cell_text(value: object) -> str:
 
 
 def _write_json_lines(table: pa.Table, sink: BinaryIO) -> None:
-    names = table.schema.names
-    dump = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "), allow_nan=False, default=_plain).encode
+    names = [json_text(name).replace("%", "%%") for name in table.schema.names]
+    line = "{" + ", ".join(f"{name}: %s" for name in names) + "}\n"
     for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
         columns = [_json_cells(column) for column in batch.columns]
-        lines = [dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
-        sink.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass"))
+        sink.write("".join(line % row for row in zip(*columns, strict=True)).encode())
 
 
-def _json_cells(column: pa.Array) -> list[Any]:
+def _json_cells(column: pa.Array) -> list[str]:
     values = _values(column)
-    simple = (pt.is_integer, pt.is_boolean, pt.is_string, pt.is_large_string)
-    return values if any(check(column.type) for check in simple) else [_plain(value) for value in values]
+    if pt.is_integer(column.type):
+        return ["null" if value is None else repr(value) for value in values]
+    # One encoder for all cells: json.dumps with options makes a new one for each.
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    if pt.is_string(column.type) or pt.is_large_string(column.type):
+        return ["null" if value is None else encode(value) for value in values]
+    return [encode(_plain(value)) for value in values]
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -202,7 +210,7 @@ def _seconds(column: pa.Array) -> list[Any]:
 
 def json_text(value: object) -> str:
     """The value as JSON: text as it is, times in ISO 8601, durations in seconds, bytes in base64, NaN as null."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: object) -> object:

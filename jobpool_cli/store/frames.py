@@ -24,6 +24,7 @@ from jobpool_cli.store.buffers import (
     null_positions,
     numbers_of,
     presence,
+    survives_parquet,
     texts,
 )
 from jobpool_cli.store.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls, without
@@ -173,7 +174,7 @@ def _fit_column(series: pd.Series[Any], fit: Fit) -> Fitted:
         return _fit_categories(series)
     spec: Spec = {"kind": "pandas", "dtype": _dtype_name(dtype)}
     array = single(pa.Array.from_pandas(series))
-    if not is_storable(array.type):
+    if not is_storable(array.type) or not survives_parquet(array):
         raise UnfitError
     if not isinstance(dtype, np.dtype):
         # Other people's types may promise more than they keep.
@@ -270,7 +271,7 @@ def fit_timestamps(values: list[Any], kind: str) -> Fitted:
 
     def form(value: Any) -> tuple[str, str] | None:
         zone = zone_name(value.tzinfo) if kind == "timestamp" else ""
-        return None if zone is None or getattr(value, "fold", 0) else (value.unit, zone)
+        return None if zone is None or getattr(value, "fold", False) else (value.unit, zone)
 
     forms = [None if value is None else form(value) for value in values]
     counts = Counter(one for one in forms if one is not None)
@@ -292,7 +293,7 @@ def fit_timestamps(values: list[Any], kind: str) -> Fitted:
         for position, (value, restored) in enumerate(zip(kept, restore_timestamps(array, spec), strict=True))
         if value is not None and (restored != value or type(restored) is not type(value))
     ]
-    if wrong:
+    if wrong or not survives_parquet(array):
         return fit_present(kept, [*misfits, *wrong], nothing_fits)
     return Fitted(array, spec, misfits)
 

@@ -8,7 +8,6 @@ at the text that only an error has to pay for.
 from __future__ import annotations
 
 import difflib
-import io
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -241,7 +240,7 @@ def _check_header(header: list[str], line: int, name: str, delimiter: str) -> No
 def _parse_parquet(data: bytes, name: str) -> pa.Table:
     """Read a Parquet file; an index that pandas left without a name is no argument."""
     try:
-        table = pq.read_table(io.BytesIO(data) if len(data) < _BLOCK_SIZE else pa.BufferReader(data))
+        table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{name} is not a readable Parquet file: {what}", "write the file anew") from error

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobpool_cli.errors import InputError
-from jobpool_cli.store.columns import encode_column
+from jobpool_cli.store.columns import encode_column, many_objects
 
 
 def parse_json_lines(data: bytes, name: str) -> pa.Table:
@@ -18,29 +18,44 @@ def parse_json_lines(data: bytes, name: str) -> pa.Table:
     Raises:
         InputError: a line is not JSON, or no object; the message names line and column.
     """
-    rows = _parse_rows(data, name)
+    with many_objects():
+        return _table(_parse_rows(data, name), name)
+
+
+def _table(rows: list[dict[str, Any]], name: str) -> pa.Table:
     names, columns = _columns(rows)
+    # The rows themselves are no longer needed, and there may be millions.
+    n_rows = len(rows)
+    del rows[:]
     for column in names:
         if not column.strip():
             raise InputError(f"{name}: a key is empty", "every key names an argument")
     encoded = [encode_column(column, values, pickles=False) for column, values in zip(names, columns, strict=True)]
     if not encoded:
         # Objects without keys: rows without arguments still count.
-        return pa.table({"": pa.nulls(len(rows))}).select([])
+        return pa.table({"": pa.nulls(n_rows)}).select([])
     return pa.Table.from_arrays([array for _, array in encoded], schema=pa.schema([field for field, _ in encoded]))
 
 
 def _parse_rows(data: bytes, name: str) -> list[dict[str, Any]]:
     """The objects, one per line that is not blank."""
     rows: list[dict[str, Any]] = []
-    loads = json.JSONDecoder().decode
+    decoder = json.JSONDecoder()
+    # Saves decode() looking for white space in every line.
+    scan = decoder.scan_once  # type: ignore[attr-defined]
     line = 0
     try:
         # Split at newlines only: JSON strings may hold the other characters that str.splitlines splits at.
         for line, text in enumerate(data.decode("utf-8-sig").split("\n"), start=1):
             if not text or text.isspace():
                 continue
-            row = loads(text)
+            try:
+                row, end = scan(text, 0)
+            except StopIteration:
+                end = -1
+            if end != len(text):
+                # White space around the value, or no JSON: decode() accepts the one and describes the other.
+                row = decoder.decode(text)
             if type(row) is not dict:
                 raise InputError(
                     f'{name} line {line}: {_kind(row)} where an object was expected, such as {{"x": 1}}',

@@ -32,9 +32,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobpool_cli.store.buffers import fixed_width
 from jobpool_cli.store.values import EncodedResults
 
 BATCH_KEY = b"jobpool.batch"
+
+# Spelled out by offsets and bytes: `pa.array` would import pandas (see ``buffers``).
+_SUCCESS = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 7], np.int32)), pa.py_buffer(b"success"))
 
 Int64s = npt.NDArray[np.int64]
 
@@ -73,18 +77,26 @@ def encode_blob(
         worker: number of the worker process.
         udf: version of the code.
     """
-    columns: dict[str, pa.Array] = {
-        "task": pa.array(tasks),
-        "started": pa.array(started_us),
-        "duration_ns": pa.array(duration_ns),
-    }
     constants: dict[str, Any] = {"attempt": attempt, "worker": worker, "udf": udf}
+    columns: dict[str, pa.Array] = {}
+    first, rows = int(tasks[0]), len(tasks)
+    if int(tasks[-1]) - first == rows - 1 and bool((np.diff(tasks) == 1).all()):
+        constants["first"] = first
+    else:
+        columns["task"] = fixed_width(tasks, pa.int64())
+    # Counted from the first one, so that four bytes do for batches shorter than half an hour.
+    constants["started"] = int(started_us[0])
+    columns["started"] = _narrow(started_us - started_us[0])
+    columns["duration_ns"] = _narrow(duration_ns)
     if cpu_ns:
-        columns["cpu_ns"] = pa.array([cpu_ns.get(row) for row in range(len(tasks))], pa.int64())
-    if len(tasks) and int(log_start[0]) == int(log_end[-1]):
+        measured = np.fromiter(cpu_ns, np.int64, len(cpu_ns))
+        values, known = np.zeros(rows, np.int64), np.zeros(rows, np.bool_)
+        values[measured], known[measured] = np.fromiter(cpu_ns.values(), np.int64, len(cpu_ns)), True
+        columns["cpu_ns"] = fixed_width(values, pa.int64(), known)
+    if int(log_start[0]) == int(log_end[-1]):
         constants["log"] = int(log_start[0])  # nothing was written: offsets never fall
     else:
-        columns["log_start"], columns["log_end"] = pa.array(log_start), pa.array(log_end)
+        columns["log_start"], columns["log_end"] = (fixed_width(each, pa.int64()) for each in (log_start, log_end))
     fields = [pa.field(name, column.type) for name, column in columns.items()]
     arrays = [*columns.values(), results.result]
     fields.append(results.field)
@@ -98,6 +110,16 @@ def encode_blob(
     return sink.getvalue()
 
 
+def _narrow(values: Int64s) -> pa.Array:
+    """Return the values in four bytes each where they fit."""
+    fits = int(values.max()) < 2**31 and int(values.min()) >= -(2**31)
+    return fixed_width(values.astype(np.int32), pa.int32()) if fits else fixed_width(values, pa.int64())
+
+
+def _range(first: int, rows: int) -> pa.Array:
+    return fixed_width(np.arange(first, first + rows, dtype=np.int64), pa.int64())
+
+
 def table_of(blob: bytes | pa.Buffer) -> pa.Table:
     """Return the outcomes of one blob with all the columns that the module's page lists."""
     with pa.ipc.open_stream(pa.py_buffer(blob)) as reader:
@@ -107,18 +129,23 @@ def table_of(blob: bytes | pa.Buffer) -> pa.Table:
     names = set(table.column_names)
 
     def constant(value: int, kind: pa.DataType) -> pa.Array:
-        return pa.array(np.full(rows, value, dtype=kind.to_pandas_dtype()), kind)
+        return fixed_width(np.full(rows, value, np.int64 if kind == pa.int64() else np.int32), kind)
 
+    tasks = table["task"] if "task" in names else _range(constants["first"], rows)
+    # Not pc.add(): it would wrap the number by way of pandas.
+    offsets = table["started"].cast(pa.int64()).combine_chunks()
+    moments = np.frombuffer(offsets.buffers()[1], np.int64, rows, offsets.offset * 8) + constants["started"]
+    started = fixed_width(moments, pa.timestamp("us", "UTC"))
     log = {} if "log_start" in names else {"log": constant(constants["log"], pa.int64())}
     result_field = table.schema.field("result")
     columns = {
-        pa.field("task", pa.int64()): table["task"],
+        pa.field("task", pa.int64()): tasks,
         pa.field("attempt", pa.int32()): constant(constants["attempt"], pa.int32()),
         pa.field("state", pa.dictionary(pa.int8(), pa.string())): pa.DictionaryArray.from_arrays(
-            np.zeros(rows, np.int8), ["success"]
+            fixed_width(np.zeros(rows, np.int8), pa.int8()), _SUCCESS
         ),
-        pa.field("started", pa.timestamp("us", "UTC")): table["started"].cast(pa.timestamp("us", "UTC")),
-        pa.field("duration_ns", pa.int64()): table["duration_ns"],
+        pa.field("started", pa.timestamp("us", "UTC")): started,
+        pa.field("duration_ns", pa.int64()): table["duration_ns"].cast(pa.int64()),
         pa.field("cpu_ns", pa.int64()): table["cpu_ns"] if "cpu_ns" in names else pa.nulls(rows, pa.int64()),
         pa.field("worker", pa.int32()): constant(constants["worker"], pa.int32()),
         pa.field("log_start", pa.int64()): log["log"] if log else table["log_start"],

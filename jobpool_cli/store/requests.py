@@ -19,6 +19,7 @@ from jobpool_cli.store import durable
 
 SUFFIX = ".json"
 LARGEST_BYTES = 64 << 20
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,15 @@ class Request:
 def post(folder: Path, action: str, details: dict[str, Any]) -> Request:
     """Put a request where the supervisor, now or at its next start, finds it."""
     request = Request(f"{time.time_ns():020d}-{secrets.token_hex(4)}", action, details)
-    durable.write_whole(folder / f"{request.id}{SUFFIX}", json.dumps({"action": action, **details}).encode())
+    content = json.dumps({"action": action, **details}).encode()
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            durable.write_whole(folder / f"{request.id}{SUFFIX}", content)
+            break
+        except FileNotFoundError:
+            # A supervisor that starts at this moment took the temporary file for one that was left behind.
+            if not left:
+                raise
     return request
 
 

@@ -159,9 +159,14 @@ def zone_name(zone: tzinfo | None) -> str | None:
             return None
         sign = "-" if minutes < 0 else "+"
         return f"{sign}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
-    if type(zone) is ZoneInfo and zone.key is not None and ZoneInfo(zone.key) is zone:
+    if type(zone) is ZoneInfo and zone is _known_zone(zone.key):
         return zone.key
     return None
+
+
+def _known_zone(key: str | None) -> ZoneInfo | None:
+    # Zones that were read from a file have no key, whatever the annotations say.
+    return ZoneInfo(key) if key else None
 
 
 def zone_of(name: str) -> tzinfo | None:

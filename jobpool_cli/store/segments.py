@@ -19,7 +19,7 @@ from jobpool_cli.store.state import StateReader
 ROW_GROUP_ROWS = 131_072
 # Rising and nearly constant integers shrink to one or two bytes in Parquet's DELTA_BINARY_PACKED encoding.
 DELTA_COLUMNS = ("task", "started", "duration_ns", "cpu_ns", "log_start", "log_end")
-DICTIONARY_COLUMNS = ["attempt", "state", "worker", "udf", "result"]
+DICTIONARY_COLUMNS = ("attempt", "state", "worker", "udf")
 
 
 def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
@@ -29,6 +29,9 @@ def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
     """
     schema = next((table.schema for table in tables if not pa.types.is_null(table.schema.field("result").type)), None)
     schema = schema or tables[0].schema
+    # Whole numbers are mostly neighbours of each other, everything else is mostly one of a few values.
+    delta, dictionary = list(DELTA_COLUMNS), list(DICTIONARY_COLUMNS)
+    (delta if pa.types.is_integer(schema.field("result").type) else dictionary).append("result")
     fd = durable.open_new(path)
     try:
         with (
@@ -37,8 +40,8 @@ def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
                 file,
                 schema,
                 compression="zstd",
-                use_dictionary=DICTIONARY_COLUMNS,
-                column_encoding=dict.fromkeys(DELTA_COLUMNS, "DELTA_BINARY_PACKED"),
+                use_dictionary=dictionary,
+                column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
                 write_statistics=["task", "started"],
             ) as writer,
         ):
@@ -83,9 +86,18 @@ def read_outcomes(
     for segment in segments:
         if tasks is not None and (segment.last < tasks[0] or segment.first >= tasks[1]):
             continue
-        filters = [("task", ">=", tasks[0]), ("task", "<", tasks[1])] if tasks is not None else None
         try:
-            yield pq.read_table(paths.results / segment.file, columns=wanted, filters=filters, partitioning=None)
+            # Not pq.read_table(): it would import pandas by way of pyarrow.dataset.
+            with pq.ParquetFile(paths.results / segment.file) as file:
+                known = row_group_bounds(file.metadata)
+                groups = [
+                    number
+                    for number, (low, high) in enumerate(known or [])
+                    if tasks is not None and low < tasks[1] and high >= tasks[0]
+                ]
+                read = tasks is None or known is None
+                table = file.read(wanted) if read else file.read_row_groups(groups, wanted)
+            yield table
         except (OSError, pa.ArrowException) as error:
             raise DamagedPoolError(
                 f"{paths.results / segment.file} cannot be read: {str(error).splitlines()[0]};"
@@ -95,3 +107,15 @@ def read_outcomes(
     for blob in blobs:
         table = table_of(blob)
         yield table if wanted is None else table.select(wanted)
+
+
+def row_group_bounds(metadata: pq.FileMetaData) -> list[tuple[int, int]] | None:
+    """Return the lowest and highest task of each row group of a segment; None if the file does not tell."""
+    column = metadata.schema.names.index("task")
+    bounds = []
+    for number in range(metadata.num_row_groups):
+        statistics = metadata.row_group(number).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        bounds.append((statistics.min, statistics.max))
+    return bounds

@@ -185,13 +185,8 @@ class StateReader:
         return Counters(*row[:6], bool(row[6]), *row[7:])
 
     def udf_versions(self) -> dict[int, int]:
-        """Return how many results, successes and failures that count, come from each code version."""
-        return dict(
-            self._query(
-                "SELECT udf, sum(rows) FROM (SELECT udf, rows FROM successes_by_udf UNION ALL"
-                " SELECT udf, count(*) FROM failures WHERE current = 1 GROUP BY udf) GROUP BY udf ORDER BY udf"
-            )
-        )
+        """Return how many results come from each code version."""
+        return dict(self._query("SELECT udf, rows FROM successes_by_udf ORDER BY udf"))
 
     def segments(self) -> list[Segment]:
         """Return the sealed segments."""
@@ -247,6 +242,20 @@ class StateReader:
             return found
         return self._failures("" if history else "WHERE f.current = 1", (), limit)
 
+    def failures_since(self, mark: int, limit: int) -> tuple[int, int, list[Failure]]:
+        """Return how many failures were recorded since a mark and still count, the next mark, and the first of them.
+
+        Args:
+            mark: 0, or what the last call returned.
+            limit: at most so many.
+        """
+        # Rows are never deleted, so that what is new has a higher rowid.
+        ((count, last),) = self._query(
+            "SELECT count(*) FILTER (WHERE current = 1), max(rowid) FROM failures WHERE rowid > ?", (mark,)
+        )
+        found = self._failures("WHERE f.rowid > ? AND f.current = 1", (mark,), limit) if count else []
+        return count, last or mark, found
+
     def _failures(self, where: str, parameters: Sequence[Any], limit: int | None) -> list[Failure]:
         rows = self._query(
             "SELECT f.task, f.attempt, f.state, f.type, f.message, f.file, f.line, f.function, t.text, f.started,"
@@ -273,6 +282,30 @@ class StateReader:
             for row in rows
         ]
 
+    def failure_columns(self) -> list[Any]:
+        """Return (task, attempt, state, "type: message", started, duration, worker, udf) of the failures that count.
+
+        Plain rows instead of objects: a million failures are a matter of seconds.
+        """
+        return self._query(
+            "SELECT task, attempt, iif(state = 'timeout', 'timeout', 'error'),"
+            " type || iif(message = '', '', ': ' || message), started, duration, worker, udf"
+            " FROM failures WHERE current = 1 ORDER BY task"
+        )
+
+    def failure_logs(self, tasks: tuple[int, int] | None = None) -> list[Any]:
+        """Return (task, attempt, state, worker, log_start, log_end, current) of all failed attempts that have a log.
+
+        Args:
+            tasks: only those of a half-open range.
+        """
+        return self._query(
+            "SELECT task, attempt, iif(state = 'timeout', 'timeout', 'error'), worker, log_start, log_end, current"
+            " FROM failures WHERE task >= ? AND task < ? AND worker IS NOT NULL AND log_start IS NOT NULL"
+            " ORDER BY task, attempt",
+            tasks or (0, 2**62),
+        )
+
     def exception_pickles(self, tasks: Sequence[int] | None = None) -> dict[int, bytes | None]:
         """Return the pickled exceptions of the failures that count."""
         wanted = set(tasks) if tasks is not None else None
@@ -290,6 +323,16 @@ class StateReader:
             FailureGroup(row[0], Where(row[1], row[2], row[3]) if row[1] is not None else None, row[4], row[5], row[6])
             for row in rows
         ]
+
+    def tasks_of_group(self, group: FailureGroup, limit: int | None = None) -> list[int]:
+        """Return the tasks of a group of failures, ascending, at most so many."""
+        place = (group.where.file, group.where.line, group.where.function) if group.where else (None, None, None)
+        rows = self._query(
+            "SELECT task FROM failures WHERE current = 1 AND type = ? AND file IS ? AND line IS ? AND function IS ?"
+            " ORDER BY task LIMIT ?",
+            (group.type, *place, -1 if limit is None else limit),
+        )
+        return [task for (task,) in rows]
 
     def answer(self, request: str) -> dict[str, Any] | None:
         """Return what came of a request, None while it has not been carried out."""

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -206,12 +207,7 @@ class StateWriter:
             ranges of those that never ran, and (task, next attempt) of those that did.
         """
         ranges = self._run("SELECT low, high FROM cancelled ORDER BY low").fetchall()
-        wanted = (
-            ranges
-            if tasks is None
-            else [(task, task + 1) for task in sorted(set(tasks)) if any(low <= task < high for low, high in ranges)]
-        )
-        kept = [] if tasks is None else list(_without(ranges, {low for low, _ in wanted}))
+        kept, wanted = ([], ranges) if tasks is None else _split(ranges, sorted(set(tasks)))
         self._run("DELETE FROM cancelled")
         self._connection.executemany("INSERT INTO cancelled VALUES (?, ?)", kept)
         self._run("UPDATE counters SET cancelled = cancelled - ?", (sum(high - low for low, high in wanted),))
@@ -223,7 +219,7 @@ class StateWriter:
             )
         ]
         self.set_attempts((task, attempt, attempt) for task, attempt in later)
-        return tuple(_without(wanted, {task for task, _ in later})), later
+        return tuple(_split(wanted, [task for task, _ in later])[0]), later
 
     def mark_retry(self, microseconds: int, udf: int | None) -> None:
         """Remember when a retry came, and the code that pending tasks run from now on."""
@@ -283,13 +279,18 @@ def _joined(ranges: Iterable[Sequence[int]]) -> Ranges:
     return tuple(joined)
 
 
-def _without(ranges: Iterable[tuple[int, int]], tasks: set[int]) -> Iterator[tuple[int, int]]:
-    """Cut single tasks out of ranges."""
+def _split(
+    ranges: Sequence[tuple[int, int]], tasks: Sequence[int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Cut ascending single tasks out of ascending ranges; return what is left, and those that were in them."""
+    left, found = [], []
     for low, high in ranges:
         start = low
-        for task in sorted(each for each in tasks if low <= each < high):
+        for task in tasks[bisect_left(tasks, low) : bisect_left(tasks, high)]:
+            found.append((task, task + 1))
             if start < task:
-                yield start, task
+                left.append((start, task))
             start = task + 1
         if start < high:
-            yield start, high
+            left.append((start, high))
+    return left, found

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from jobpool_cli.store.buffers import bounds, filled, lengths_of, lists, null_positions, presence
+from jobpool_cli.store.buffers import bounds, filled, lengths_of, lists, null_positions, presence, survives_parquet
 from jobpool_cli.store.fitted import Fitted, Spec, nothing_fits, without
 
 
@@ -34,12 +34,14 @@ def fit_tables(values: list[Any], depth: int, kind: str) -> Fitted:
     if not names or len(set(names)) < len(names) or not all(is_storable(field.type) for field in joined.schema):
         return nothing_fits(values)
     try:
-        rows = rows_of([single(column) for column in joined.columns], names)
+        columns = [single(column) for column in joined.columns]
+        rows = rows_of(columns, names)
     except pa.ArrowException:  # more than an Arrow array can hold
         return nothing_fits(values)
     lengths = lengths_of(filled(kept, ()), len(kept))
     spec = {"kind": kind, "schema": base64.b64encode(joined.schema.serialize()).decode()}
-    if kind == "polars" and _polars_of(joined).schema != present[0].schema:
+    exact = kind == "table" or _polars_of(joined).schema == present[0].schema
+    if not exact or not all(map(survives_parquet, columns)):
         return nothing_fits(values)
     return Fitted(lists(lengths, rows, presence(kept)), spec, misfits)
 
@@ -109,10 +111,14 @@ PLAIN = (
 
 def is_storable(arrow_type: pa.DataType) -> bool:
     """Whether Parquet gives a nested column of this type back as it was."""
+    inner: list[pa.DataType] = []
     if pt.is_list(arrow_type) or pt.is_large_list(arrow_type):
-        return is_storable(arrow_type.value_type)
-    if pt.is_struct(arrow_type):
-        return arrow_type.num_fields > 0 and all(is_storable(field.type) for field in arrow_type)
+        inner = [arrow_type.value_type]
+    elif pt.is_struct(arrow_type):
+        inner = [field.type for field in arrow_type]
+    if inner:
+        # Seconds may not fit (see survives_parquet), and are not looked for at depth.
+        return all(is_storable(one) and one != pa.timestamp("s", getattr(one, "tz", None)) for one in inner)
     return any(check(arrow_type) for check in PLAIN)
 
 

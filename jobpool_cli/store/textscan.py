@@ -14,7 +14,6 @@ from collections.abc import Generator, Sequence
 
 from jobpool_cli.errors import InputError
 
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 

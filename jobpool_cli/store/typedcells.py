@@ -10,7 +10,6 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -142,7 +141,7 @@ class _Unique:
     indices: pa.Array
     values: list[Any]
     texts: list[str | None]
-    bad: dict[int, str]
+    bad: set[int]
 
 
 def _has_choices(annotation: Any) -> bool:
@@ -170,8 +169,8 @@ def _with_missing(column: pa.ChunkedArray, name: str, parameter: Parameter) -> C
         return Converted(field, column)
     allowed, missing = missing_value(parameter, textual=False)
     if not allowed:
-        rows = np.flatnonzero(_whole(column.is_null()).to_numpy(zero_copy_only=False))
-        bad = [_missing_cell(int(row), parameter) for row in rows[:_BAD_CELLS_KEPT]]
+        rows = pc.indices_nonzero(column.is_null())
+        bad = [_missing_cell(row, parameter) for row in rows[:_BAD_CELLS_KEPT].to_pylist()]
         return Converted(field, column, bad, len(rows))
     return Converted(field, column if missing is None else pc.fill_null(column, pa.scalar(missing, column.type)))
 
@@ -187,18 +186,18 @@ def _convert_unique(column: pa.ChunkedArray, parameter: Parameter, missing: obje
     indices = encoded.indices
     convert = text_converter(parameter.annotation)
     values: list[Any] = []
-    bad: dict[int, str] = {}
+    bad: set[int] = set()
     for position, text in enumerate(texts):
         try:
             values.append(convert(text))
-        except ValueError as error:
+        except ValueError:
             values.append(missing)
             if not (allowed and text in MARKERS):
-                bad[position] = _problem(text, parameter, error)
+                bad.add(position)
     if indices.null_count:
         indices = pc.fill_null(indices, len(texts))
         if not allowed:
-            bad[len(texts)] = ""
+            bad.add(len(texts))
         values.append(missing)
         texts.append(None)
     return _Unique(indices, values, texts, bad)
@@ -214,17 +213,27 @@ def _problem(value: object, parameter: Parameter, error: ValueError) -> str:
     return problem if plain in {int, float, bool, str} and isinstance(value, str) else f"{problem}: {reason(error)}"
 
 
+def _text_problem(text: str, parameter: Parameter) -> str:
+    """Why a text does not fit. Asked for again: a description of every one of a million errors would take long."""
+    try:
+        text_converter(parameter.annotation)(text)
+    except ValueError as error:
+        return _problem(text, parameter, error)
+    # A validator of the user's that changed its mind.
+    return f"{text!r} was refused"
+
+
 def _refused(column: pa.ChunkedArray, field: pa.Field, parameter: Parameter, found: _Unique) -> Converted:
     """The cells that do not fit, in the order of the file."""
-    indices = found.indices.to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(np.isin(indices, list(found.bad)))
+    rows = pc.indices_nonzero(pc.is_in(found.indices, pa.array(list(found.bad), found.indices.type)))
     bad = []
-    for row in map(int, rows[:_BAD_CELLS_KEPT]):
-        text = found.texts[indices[row]]
+    for row in rows[:_BAD_CELLS_KEPT].to_pylist():
+        position = found.indices[row].as_py()
+        text = found.texts[position]
         if text is None:
             bad.append(_missing_cell(row, parameter))
         else:
-            bad.append(BadCell(row, found.bad[int(indices[row])], missing=text in MARKERS))
+            bad.append(BadCell(row, _text_problem(text, parameter), missing=text in MARKERS))
     return Converted(field, column, bad, len(rows))
 
 
@@ -257,9 +266,9 @@ def _convert_values(values: list[Any], name: str, parameter: Parameter) -> Conve
     bad: list[BadCell] = []
     n_bad = 0
     for start in range(0, len(values), _PIECE):
-        converted, refused = _convert_piece(values[start : start + _PIECE], start, parameter)
+        converted, refused, n_refused = _convert_piece(values[start : start + _PIECE], start, parameter)
         results += converted
-        n_bad += len(refused)
+        n_bad += n_refused
         bad += refused[: _BAD_CELLS_KEPT - len(bad)]
     if bad:
         return Converted(pa.field(name, pa.null()), pa.chunked_array([pa.nulls(len(values))]), bad, n_bad)
@@ -267,20 +276,23 @@ def _convert_values(values: list[Any], name: str, parameter: Parameter) -> Conve
     return Converted(pa.field(name, array.type, metadata=metadata), pa.chunked_array([array]))
 
 
-def _convert_piece(piece: list[Any], start: int, parameter: Parameter) -> tuple[list[Any], list[BadCell]]:
+def _convert_piece(piece: list[Any], start: int, parameter: Parameter) -> tuple[list[Any], list[BadCell], int]:
     """Convert some values: all at once, or one by one if some are missing or do not fit."""
     if not any(value is None for value in piece):
         with contextlib.suppress(ValueError):
-            return list_adapter(parameter.annotation).validate_python(piece), []
+            return list_adapter(parameter.annotation).validate_python(piece), [], 0
     allowed, missing = missing_value(parameter, textual=False)
     convert = value_converter(parameter.annotation)
     results: list[Any] = []
     bad: list[BadCell] = []
+    n_bad = 0
     for row, value in enumerate(piece, start=start):
         if value is None:
             results.append(missing)
             if not allowed:
-                bad.append(_missing_cell(row, parameter))
+                n_bad += 1
+                if len(bad) < _BAD_CELLS_KEPT:
+                    bad.append(_missing_cell(row, parameter))
             continue
         try:
             results.append(convert(value))
@@ -288,8 +300,10 @@ def _convert_piece(piece: list[Any], start: int, parameter: Parameter) -> tuple[
             results.append(missing)
             # pandas writes a missing number as NaN.
             if not (allowed and isinstance(value, float) and math.isnan(value)):
-                bad.append(BadCell(row, _problem(value, parameter, error)))
-    return results, bad
+                n_bad += 1
+                if len(bad) < _BAD_CELLS_KEPT:
+                    bad.append(BadCell(row, _problem(value, parameter, error)))
+    return results, bad, n_bad
 
 
 def _encodings(present: list[Any], annotation: Any) -> Any:

@@ -23,6 +23,7 @@ from jobpool_cli.store.buffers import binaries, presence
 from jobpool_cli.store.containers import fit_dicts, fit_lists, restore_dicts, restore_lists, restore_maps
 from jobpool_cli.store.fitted import Fitted, Spec, nothing_fits, without
 from jobpool_cli.store.frames import fit_frames, fit_timestamps, restore_frames, restore_timestamps
+from jobpool_cli.store.pickles import pickled
 from jobpool_cli.store.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls, restore_scalars
 from jobpool_cli.store.tables import fit_tables, restore_tables
 
@@ -123,34 +124,6 @@ def spec_of(field: pa.Field) -> Spec:
     text = (field.metadata or {}).get(KIND_KEY)
     spec: Spec = json.loads(text) if text else {"kind": "none" if pa.types.is_null(field.type) else "arrow"}
     return spec
-
-
-def pickled(value: object) -> bytes:
-    """The value as a pickle that another process can load, where there is one.
-
-    Raises:
-        Exception: whatever the value's own pickling raises.
-    """
-    try:
-        data = pickle.dumps(value, protocol=5)
-    except Exception:  # noqa: BLE001 - lambdas, local classes: cloudpickle knows how
-        return _cloudpickled(value)
-    # What was defined in the UDF's own module cannot be imported elsewhere and must travel by value.
-    if b"__main__" in data or any(name in data for name in _modules_by_value()):
-        return _cloudpickled(value)
-    return data
-
-
-def _cloudpickled(value: object) -> bytes:
-    import cloudpickle  # noqa: PLC0415 - rarely needed, 20 ms
-
-    data: bytes = cloudpickle.dumps(value, protocol=5)
-    return data
-
-
-def _modules_by_value() -> list[bytes]:
-    cloudpickle = sys.modules.get("cloudpickle")
-    return [name.encode() for name in cloudpickle.list_registry_pickle_by_value()] if cloudpickle else []
 
 
 def fit_values(values: list[Any], depth: int) -> Fitted:

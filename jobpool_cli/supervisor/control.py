@@ -18,6 +18,10 @@ from jobpool_cli.supervisor.events import CancelAsked, Event, PauseAsked, Resume
 from jobpool_cli.supervisor.scheduler import Scheduler
 
 
+# What a supervisor on its way out leaves to the next one, which whoever asks will start.
+LATER = frozenset({"retry", "resume"})
+
+
 class Control:
     """Carries requests out and answers them."""
 
@@ -52,6 +56,8 @@ class Control:
             except (ValueError, OSError) as error:
                 print(f"request {path.name} was ignored: {error}", flush=True)  # to supervisor.log
             else:
+                if self._scheduler.stopping and request.action in LATER:
+                    continue
                 if not self._was_answered(request):
                     self._answer(request)
             self._answered.append(path)
@@ -64,9 +70,10 @@ class Control:
     def committed(self) -> None:
         """Remove the files of requests whose answers are on the disk."""
         for path in self._answered:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            self._taken.discard(path.name)
+            # What cannot be removed (a folder, say) stays among the taken ones and is not looked at again.
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                self._taken.discard(path.name)
         self._answered.clear()
 
     def _was_answered(self, request: Request) -> bool:

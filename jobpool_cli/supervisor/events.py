@@ -57,6 +57,7 @@ class WorkerLost:
         batch: the batch that its slot last showed, None if it was in none.
         position: the position in it that was running.
         booted: whether it ever became ready.
+        unbegun: batches that were sent to it and that it never read.
     """
 
     slot: int
@@ -64,6 +65,7 @@ class WorkerLost:
     batch: int | None
     position: int | None
     booted: bool = True
+    unbegun: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

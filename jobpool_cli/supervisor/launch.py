@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from jobpool_cli.engines.processes import MARK
 from jobpool_cli.errors import ConflictError, InputError, JobPoolError, MachineError
 from jobpool_cli.layout import FILE_MODE, PoolPaths
 
@@ -49,6 +50,8 @@ def launch(paths: PoolPaths) -> None:
                 pass_fds=(write_end,),
                 start_new_session=True,
                 cwd="/",
+                # A pool that is started from a task of another pool does not end with it.
+                env={name: value for name, value in os.environ.items() if name != MARK},
             )
         )
     except OSError as error:

@@ -7,6 +7,7 @@ segments. Nothing here knows how tasks are chosen or processes are run.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import signal
 import time
@@ -46,6 +47,7 @@ from jobpool_cli.supervisor.events import (
     TakeBack,
     Tick,
     Trim,
+    UdfChanged,
     WorkerLost,
     WorkerReady,
 )
@@ -124,6 +126,9 @@ class Supervisor:
         try:
             self._feed(self._unfinished)
             self._commit()
+            if self._scheduler.paused:
+                # No worker will start, so that there is none to wait for.
+                self._report(Report(ok=True))
             while True:
                 self._take_in(self._engine.poll(POLL_SECONDS))
                 self._notice_signals()
@@ -137,6 +142,11 @@ class Supervisor:
                     break
             self._change(partial(self._writer.set_stop_reason, self._stop_reason))
             self._commit()
+        except Exception as error:
+            # As far as the disk still takes it: why the pool is interrupted.
+            with contextlib.suppress(JobPoolError), self._writer.transaction():
+                self._writer.set_stop_reason(log_error(error))
+            raise
         finally:
             self._engine.stop()
             self._sealer.close()
@@ -221,7 +231,16 @@ class Supervisor:
 
     def _take_loss(self, event: Lost) -> None:
         self._lost = event
-        self._feed(WorkerLost(event.slot, LossCause(event.cause), event.batch, event.position, event.booted))
+        self._feed(
+            WorkerLost(
+                slot=event.slot,
+                cause=LossCause(event.cause),
+                batch=event.batch,
+                position=event.position,
+                booted=event.booted,
+                unbegun=event.unbegun,
+            )
+        )
         self._lost = None
         if not event.booted:
             print(f"worker {event.worker} {event.exit}", flush=True)  # to supervisor.log
@@ -230,6 +249,8 @@ class Supervisor:
 
     def _feed(self, event: Event) -> None:
         """Give an event to the scheduler and carry out what it decides, and what follows from that."""
+        if isinstance(event, UdfChanged):
+            self._engine.udf = event.udf
         events = deque([event])
         while events:
             for effect in self._scheduler.handle(events.popleft(), time.monotonic()):

@@ -19,7 +19,7 @@ def clean_up(paths: PoolPaths, reader: StateReader) -> None:
     for folder in (paths.root, paths.results, paths.requests):
         durable.remove_temporaries(folder)
     known = {segment.file for segment in reader.segments()}
-    for path in paths.results.glob("*.parquet"):
+    for path in paths.results.glob("segment-*.parquet"):
         if path.name not in known:
             path.unlink()
     create_slots(paths.slots)
@@ -27,8 +27,8 @@ def clean_up(paths: PoolPaths, reader: StateReader) -> None:
 
 def next_worker(paths: PoolPaths) -> int:
     """Return the first worker number that no log bears."""
-    numbers = [int(path.stem.rpartition("-")[2]) for path in paths.logs.glob("worker-*.log")]
-    return 1 + max(numbers, default=0)
+    names = [path.stem.removeprefix("worker-") for path in paths.logs.glob("worker-*.log")]
+    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def fill(scheduler: Scheduler, reader: StateReader, n_jobs: int) -> TasksAdded:

@@ -185,7 +185,7 @@ class Scheduler:
         self._on(event)
         if self.cancelling:
             self._cancel_pending()
-        if not (self.paused or self.stopping or self.cancelling):
+        if not self._restrained:
             self._hand_out()
             self._balance()
         return self._effects
@@ -221,6 +221,10 @@ class Scheduler:
     def _udf_changed(self, event: UdfChanged) -> None:
         self._udf = event.udf
         self._recall()
+
+    @property
+    def _restrained(self) -> bool:
+        return self.paused or self.stopping or self.cancelling
 
     @_on.register
     def _pause_asked(self, event: PauseAsked) -> None:
@@ -262,6 +266,12 @@ class Scheduler:
             self._workers[event.slot].batches.remove(batch)
             self._blameless_losses = 0
             self._return_positions(batch, batch.done, batch.size, batch.order.attempt)
+        # What could not be taken back while the worker was between two tasks may be by now.
+        worker = self._workers[event.slot]
+        for each in worker.batches:
+            each.asked_back = False
+        if self._restrained:
+            self._ask_back(event.slot, worker)
 
     def _settle_failure(self, slot: int, batch: Outstanding, task: int) -> None:
         attempt = batch.order.attempt
@@ -291,6 +301,9 @@ class Scheduler:
         worker = self._workers[event.slot]
         held, self._workers[event.slot] = worker.batches, Worker(last_size=1)
         blamed = False
+        for batch in [each for each in held if each.order.batch in event.unbegun]:
+            held.remove(batch)
+            self._return_positions(batch, 0, batch.size, batch.order.attempt)
         for batch in held:
             if batch.order.batch == event.batch and event.position is not None and event.position < batch.size:
                 self._lose_running(event, batch, max(event.position, batch.done))
@@ -327,6 +340,8 @@ class Scheduler:
             history.crashes += 1
             again, cap = history.crashes < self._max_crashes and not self.cancelling, 1
         elif event.cause is LossCause.CANCELLED:
+            # It ran: if it is taken up again, that is a further attempt.
+            self._effects.append(SetAttempts(((task, attempt, history.since),)))
             again = False
         else:
             history.failures += 1
@@ -422,8 +437,10 @@ class Scheduler:
         for batch in reversed(worker.batches):
             if batch is worker.batches[0]:
                 # It may be unbegun as well: then taking it back succeeds, and there is nothing to trim.
-                self._effects.append(TakeBack(slot, batch.order.batch))
-                self._effects.append(Trim(slot, batch.order.batch))
+                if batch.done == 0:
+                    self._effects.append(TakeBack(slot, batch.order.batch))
+                if batch.size - batch.done > 1:
+                    self._effects.append(Trim(slot, batch.order.batch))
             else:
                 self._effects.append(TakeBack(slot, batch.order.batch))
             batch.asked_back = True

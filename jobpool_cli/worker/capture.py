@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import TextIO
 
 STDOUT, STDERR = 1, 2
 C_UNBUFFERED = 2  # _IONBF of <stdio.h> on Linux
@@ -29,13 +28,6 @@ class StopTask(BaseException):  # noqa: N818
 def _on_sigterm(_signal: int, frame: FrameType | None) -> None:
     del frame
     raise StopTask
-
-
-def _text(fd: int) -> TextIO:
-    # Line by line, as on a terminal: a running task's log can be followed, and a line is one write.
-    return io.TextIOWrapper(
-        io.BufferedWriter(io.FileIO(fd, "w", closefd=False)), "utf-8", "backslashreplace", line_buffering=True
-    )
 
 
 class OutputCapture:
@@ -76,28 +68,29 @@ class OutputCapture:
             self._changed_folder = True
 
     def _streams(self) -> None:
-        self._stdout, self._stderr = _text(STDOUT), _text(STDERR)
-        sys.stdout = sys.__stdout__ = self._stdout
-        sys.stderr = sys.__stderr__ = self._stderr
+        # One stream under both names, as both are one file: nothing can come out of order, and there is one to flush.
+        self._raw = io.FileIO(STDOUT, "w", closefd=False)
+        # Line by line, as on a terminal: a running task's log can be followed, and a line is one write.
+        self._stream = io.TextIOWrapper(io.BufferedWriter(self._raw), "utf-8", "backslashreplace", line_buffering=True)
+        sys.stdout = sys.__stdout__ = sys.stderr = sys.__stderr__ = self._stream
+        self._flush, self._offset = self._stream.flush, self._raw.tell
 
     def end_of_output(self) -> int:
         """Push out what the task wrote, mend the cheap things, and return the log's length in bytes."""
-        if sys.stdout is not self._stdout or sys.stderr is not self._stderr:
+        if sys.stdout is not self._stream or sys.stderr is not self._stream:
             for stream in (sys.stdout, sys.stderr):
                 # The task put a stream of its own there; what it holds back is the task's business.
                 with contextlib.suppress(Exception):
                     stream.flush()
-            sys.stdout, sys.stderr = self._stdout, self._stderr
-        try:
-            self._stdout.flush()
-            self._stderr.flush()
-            offset = os.lseek(STDOUT, 0, os.SEEK_CUR)
-        except (OSError, ValueError):
-            self._mend_descriptors()
-            offset = os.lseek(STDOUT, 0, os.SEEK_CUR)
+            sys.stdout = sys.stderr = self._stream
         if self._changed_folder:
             self._mend_folder()
-        return offset
+        try:
+            self._flush()
+            return self._offset()
+        except (OSError, ValueError):
+            self._mend_descriptors()
+            return self._offset()
 
     def restore(self) -> None:
         """Undo what a task may have changed: descriptors, working directory, umask, signal handlers, sys.path.

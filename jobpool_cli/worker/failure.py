@@ -13,6 +13,7 @@ from typing import Any
 
 import jobpool_cli
 from jobpool_cli.errors import ResultNotStorable
+from jobpool_cli.store.pickles import pickled
 
 MESSAGE_LIMIT = 10_000
 FRAMES_LIMIT = 50_000
@@ -26,8 +27,8 @@ _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "pl
 def qualified_name(kind: type[BaseException]) -> str:
     """Return the exception type's name, with its module unless it is a builtin."""
     if kind.__module__ in ("builtins", "__main__", "jobpool_cli.errors"):
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+        return _sound(kind.__qualname__)
+    return _sound(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -82,24 +83,18 @@ def _deepest_user_frame(frames: TracebackType | None) -> list[Any] | None:
     while frames is not None:
         code = frames.tb_frame.f_code
         if not code.co_filename.startswith(("<frozen", _PACKAGE, *_LIBRARIES)):
-            found = [code.co_filename, frames.tb_lineno, code.co_qualname]
+            found = [_sound(code.co_filename), frames.tb_lineno, _sound(code.co_qualname)]
         frames = frames.tb_next
     return found
 
 
 def _pickled(error: BaseException) -> str | None:
-    # By value where needed: the exception's class may live in the UDF's file, which readers cannot import.
     try:
-        import cloudpickle  # noqa: PLC0415
-
-        module = sys.modules.get(type(error).__module__)
-        file = getattr(module, "__file__", None) or ""
-        plain = file.startswith(_LIBRARIES) or type(error).__module__ == "builtins"
-        data = pickle.dumps(error) if plain else cloudpickle.dumps(error)
+        data = pickled(error)
         if len(data) > PICKLE_LIMIT:
             return None
         pickle.loads(data)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - __reduce__ and __init__ are the user's code and may raise anything
         return None  # type, message and traceback are kept all the same
     return base64.b64encode(data).decode()
 

@@ -6,7 +6,6 @@ the user's, an exception) is found on the other. That name is never ``__main__``
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 import inspect
@@ -21,8 +20,9 @@ from typing import Any
 
 from jobpool_cli.errors import DamagedPoolError, InputError
 from jobpool_cli.model import UdfSource
+from jobpool_cli.store.pickles import travels_by_value
 from jobpool_cli.store.snapshot import snapshot_files
-from jobpool_cli.worker.siblings import SiblingFinder, dotted_names, remember_source
+from jobpool_cli.worker.siblings import SiblingFinder, dotted_names, forget_siblings, remember_source
 
 # Set on a module that was run from a UDF's file, so that a second UDF of the same file name may take its place.
 MODULE_MARK = "__jobpool_module__"
@@ -74,9 +74,15 @@ def load_snapshot(folder: Path, source: UdfSource) -> Callable[..., Any]:
     except OSError as error:
         raise DamagedPoolError(f"{copy} cannot be read: {error.strerror or error}") from error
     names = dotted_names(relative for relative in snapshot_files(folder) if relative != path.name)
-    sys.meta_path.insert(0, SiblingFinder(folder, path.parent, names))
-    sys.path[:0] = [str(folder), str(path.parent)]
+    # Another version of the code (`retry --udf`) may have been loaded: its siblings must not pass for these.
+    forget_siblings()
+    finder = SiblingFinder(folder, path.parent, names)
+    sys.meta_path.insert(0, finder)
+    sys.path[:0] = finder.path_entries
     remember_source(path, content)
+    # Readers of the results cannot import these.
+    for name in (module_name(path), *names):
+        travels_by_value(name)
     return _pick(_run(path, _compile(path, content)), path, source.function)
 
 
@@ -256,7 +262,7 @@ def _pick(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
         raise InputError(f"{path.name}:{name} is a class, not a function", f"define a function that calls {name}(...)")
     if not callable(found):
         raise InputError(f"{path.name}:{name} is a {type(found).__name__}, not a function")
-    if inspect.iscoroutinefunction(found) or asyncio.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
+    if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
         raise InputError(
             f"{path.name}:{name} is an async function, which jobpool does not run yet",
             f"wrap it in a plain one: def run(...): return asyncio.run({name}(...))",

@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 import traceback
-from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.arguments import TaskArguments
-from jobpool_cli.store.outcomes import encode_blob, kind_of, table_of, task_numbers
+from jobpool_cli.store.outcomes import Int64s, encode_blob, kind_of, table_of, task_numbers
 from jobpool_cli.store.slots import (
     ATTEMPT,
     FIRST,
@@ -53,19 +52,46 @@ STOPPED_EXIT_CODE = 75
 
 @dataclass
 class Chunk:
-    """Outcomes since the last frame: parallel columns of the successes, and the failures."""
+    """Outcomes since the last frame: parallel lists of the successes, and what is not plain beside them.
+
+    Attributes:
+        start: position in the batch at which the chunk begins.
+        log_start: length of the log at that moment.
+        starts: monotonic nanoseconds, one per success, like ``ends`` and ``results``.
+        logs: (row, start, end) of the output of the successes that wrote something.
+        cpu: CPU nanoseconds by row, of the successes that took long enough to be measured.
+        failed: positions of the failures.
+    """
 
     start: int
-    """Position in the batch at which the chunk begins."""
     log_start: int
-    positions: array[int] = field(default_factory=lambda: array("q"))
-    starts: array[int] = field(default_factory=lambda: array("q"))
-    ends: array[int] = field(default_factory=lambda: array("q"))
-    log_ends: array[int] = field(default_factory=lambda: array("q"))
-    log_starts: array[int] = field(default_factory=lambda: array("q"))
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     results: list[object] = field(default_factory=list)
+    logs: list[tuple[int, int, int]] = field(default_factory=list)
     cpu: dict[int, int] = field(default_factory=dict)
+    failed: list[int] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
+
+    def positions(self) -> Int64s:
+        """Return the batch positions of the successes."""
+        count = len(self.results) + len(self.failed)
+        positions = np.arange(self.start, self.start + count, dtype=np.int64)
+        return np.delete(positions, np.array(self.failed, np.int64) - self.start) if self.failed else positions
+
+    def log_ranges(self) -> tuple[Int64s, Int64s]:
+        """Return where each success's output begins and ends in the log."""
+        rows = len(self.results)
+        if not self.logs:
+            offsets = np.full(rows, self.log_start, np.int64)
+            return offsets, offsets
+        marks = np.array(self.logs, np.int64)
+        # An empty range may lie anywhere: where the last output before it ended is as good a place as any.
+        last_mark = np.searchsorted(marks[:, 0], np.arange(rows), "right") - 1
+        ends = np.where(last_mark < 0, self.log_start, marks[last_mark, 2])
+        starts = ends.copy()
+        starts[marks[:, 0]] = marks[:, 1]
+        return starts, ends
 
 
 @dataclass(frozen=True)
@@ -161,27 +187,23 @@ class Worker:
             if not self._forked:
                 self._slot[POSITION] = IDLE
 
-    def _run_rows(  # noqa: C901, PLR0915 - the hot loop: calls cost more than lines
+    def _run_rows(  # noqa: C901, PLR0915 - the hot loop: a call costs more than a line
         self, order: BatchOrder, call: Callable[..., Any], rows: Iterable[tuple[object, ...]]
     ) -> None:
         slot, clock, end_of_output = self._slot, time.monotonic_ns, self._capture.end_of_output
-        base = order.batch << POSITION_BITS
-        word = base
-        next_range = base
+        base = word = next_range = order.batch << POSITION_BITS
         ranges = iter(order.ranges)
-        log_end = end_of_output()
-        slot[LOG_START] = log_end
+        slot[LOG_START] = log_end = end_of_output()
         chunk = Chunk(0, log_end)
+        add_start, add_end, add_result = chunk.starts.append, chunk.ends.append, chunk.results.append
         flush_at = clock() + FLUSH_NANOSECONDS
         cpu_before = time.process_time_ns()
-        ended = clock()
         for row in rows:
             if word == next_range:
                 low, high = next(ranges)
                 slot[FIRST] = low - (word - base)
                 next_range = word + high - low
-            started = clock()
-            slot[STARTED] = started
+            slot[STARTED] = started = clock()
             slot[POSITION] = word
             if base <= slot[LIMIT] <= word:
                 break
@@ -191,46 +213,41 @@ class Worker:
                 ended = clock()
                 if self._forked:
                     os._exit(1)
-                self._add_failure(chunk, word - base, error, started, ended, log_end)
-                log_end = slot[LOG_START] = self._end_thoroughly()
                 if isinstance(error, StopTask):
                     # The supervisor knows why, and blames the task; what is finished is not to be run again.
-                    chunk.failures.pop()
                     self._send(order, chunk, word - base, final=False)
                     os._exit(STOPPED_EXIT_CODE)
+                self._add_failure(chunk, word - base, error, started, ended, log_end)
+                chunk.failed.append(word - base)
+                self._capture.restore()
+                slot[LOG_START] = log_end = self._capture.end_of_output()
             else:
                 ended = clock()
                 if self._forked:
                     os._exit(0)
-                log_before, log_end = log_end, end_of_output()
-                if log_end != log_before:
-                    slot[LOG_START] = log_end
+                add_start(started)
+                add_end(ended)
+                add_result(result)
+                log_now = end_of_output()
+                if log_now != log_end:
+                    chunk.logs.append((len(chunk.results) - 1, log_end, log_now))
+                    slot[LOG_START] = log_end = log_now
                 if ended - started > THOROUGH_NANOSECONDS:
                     self._capture.restore()
                     cpu_now = time.process_time_ns()
-                    chunk.cpu[len(chunk.results)] = cpu_now - cpu_before
+                    chunk.cpu[len(chunk.results) - 1] = cpu_now - cpu_before
                     cpu_before = cpu_now
-                chunk.positions.append(word - base)
-                chunk.starts.append(started)
-                chunk.ends.append(ended)
-                chunk.log_starts.append(log_before)
-                chunk.log_ends.append(log_end)
-                chunk.results.append(result)
             word += 1
             if ended > flush_at:
                 slot[POSITION] = IDLE
                 self._send(order, chunk, word - base, final=False)
-                cpu_before = time.process_time_ns()
                 chunk = Chunk(word - base, log_end)
+                add_start, add_end, add_result = chunk.starts.append, chunk.ends.append, chunk.results.append
                 flush_at = clock() + FLUSH_NANOSECONDS
+                cpu_before = time.process_time_ns()
         self._capture.restore()
         slot[POSITION] = IDLE
         self._send(order, chunk, word - base, final=True)
-
-    def _end_thoroughly(self) -> int:
-        end = self._capture.end_of_output()
-        self._capture.restore()
-        return end
 
     def _add_failure(  # noqa: PLR0913 - one record's parts
         self, chunk: Chunk, position: int, error: BaseException, started: int, ended: int, log_start: int
@@ -248,6 +265,10 @@ class Worker:
             }
         )
 
+    def _add_unstorable(self, chunk: Chunk, row: int, position: int, log_end: int, error: Exception) -> None:
+        started, ended = chunk.starts[row], chunk.ends[row]
+        self._add_failure(chunk, position, unstorable(chunk.results[row], error), started, ended, log_end)
+
     def _fail_batch(self, order: BatchOrder, error: Exception) -> None:
         """Report the same failure for every task of a batch."""
         now, count = time.monotonic_ns(), sum(high - low for low, high in order.ranges)
@@ -263,8 +284,7 @@ class Worker:
         offset = time.time_ns() - time.monotonic_ns()
         body: dict[str, Any] = {"batch": order.batch, "upto": upto, "final": final, "rows": 0}
         payload: Any = b""
-        ends = np.frombuffer(chunk.ends, np.int64) if chunk.ends else np.empty(0, np.int64)
-        starts = np.frombuffer(chunk.starts, np.int64) if chunk.starts else np.empty(0, np.int64)
+        starts, ends = np.array(chunk.starts, np.int64), np.array(chunk.ends, np.int64)
         if chunk.results:
             body, payload = self._encode(order, chunk, body, starts, ends, offset)
         failures = chunk.failures
@@ -281,28 +301,27 @@ class Worker:
         self, order: BatchOrder, chunk: Chunk, body: dict[str, Any], starts: Any, ends: Any, offset: int  # noqa: ANN401
     ) -> tuple[dict[str, Any], Any]:
         encoded = encode(chunk.results)
-        keep = np.ones(len(chunk.results), bool)
-        for row, error in encoded.unstorable.items():
-            keep[row] = False
-            self._add_failure(
-                chunk, chunk.positions[row], unstorable(chunk.results[row], error), chunk.starts[row], chunk.ends[row], chunk.log_ends[row]
-            )
-            chunk.failures[-1]["duration"] = chunk.ends[row] - chunk.starts[row]
-        if not keep.all():
-            kept = np.flatnonzero(keep)
+        positions = chunk.positions()
+        log_starts, log_ends = chunk.log_ranges()
+        cpu = chunk.cpu
+        if encoded.unstorable:
+            for row, error in encoded.unstorable.items():
+                self._add_unstorable(chunk, row, int(positions[row]), int(log_ends[row]), error)
+            kept = np.delete(np.arange(len(positions)), list(encoded.unstorable))
             encoded = encode([chunk.results[row] for row in kept])
-        positions = np.frombuffer(chunk.positions, np.int64)[keep]
+            positions, starts, ends = positions[kept], starts[kept], ends[kept]
+            log_starts, log_ends = log_starts[kept], log_ends[kept]
+            cpu = {new: cpu[old] for new, old in enumerate(kept) if old in cpu}
         if not len(positions):
             return body, b""
         tasks = task_numbers(order.ranges)[positions]
-        old_rows = np.flatnonzero(keep)
         blob = encode_blob(
             tasks=tasks,
-            started_us=(starts[keep] + offset) // 1000,
-            duration_ns=(ends - starts)[keep],
-            cpu_ns={new: chunk.cpu[old] for new, old in enumerate(old_rows) if old in chunk.cpu} if chunk.cpu else {},
-            log_start=np.frombuffer(chunk.log_starts, np.int64)[keep],
-            log_end=np.frombuffer(chunk.log_ends, np.int64)[keep],
+            started_us=(starts + offset) // 1000,
+            duration_ns=ends - starts,
+            cpu_ns=cpu,
+            log_start=log_starts,
+            log_end=log_ends,
             results=encoded,
             attempt=order.attempt,
             worker=self._worker,

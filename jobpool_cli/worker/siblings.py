@@ -35,6 +35,18 @@ def remember_source(path: Path, content: bytes) -> None:
     linecache.cache[str(path)] = (len(content), None, text.splitlines(keepends=True), str(path))
 
 
+def forget_siblings() -> None:
+    """Undo what an earlier snapshot brought: its finder, its place on the path, its modules."""
+    for finder in [each for each in sys.meta_path if isinstance(each, SiblingFinder)]:
+        sys.meta_path.remove(finder)
+        for entry in finder.path_entries:
+            if entry in sys.path:
+                sys.path.remove(entry)
+    for name, module in list(sys.modules.items()):
+        if isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _SnapshotLoader):
+            del sys.modules[name]
+
+
 class SiblingFinder(importlib.abc.MetaPathFinder):
     """Finds the modules of a snapshot before anything else does, as a script's own folder comes first."""
 
@@ -43,6 +55,11 @@ class SiblingFinder(importlib.abc.MetaPathFinder):
         self._snapshot = snapshot
         self._original = original
         self._names = names
+
+    @property
+    def path_entries(self) -> tuple[str, str]:
+        """Where namespace packages and whatever the snapshot lacks are found."""
+        return str(self._snapshot), str(self._original)
 
     def find_spec(
         self,

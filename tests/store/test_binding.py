@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NewType, Optional
 from uuid import UUID
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,9 +21,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from jobpool_cli.errors import InputError, MachineError
 from jobpool_cli.store.arguments import TaskArguments
-from jobpool_cli.store.binding import BoundArguments, Signature, bind, write_arguments
+from jobpool_cli.store.binding import BoundArguments, Signature, bind, check_stored, write_arguments
 from jobpool_cli.store.inputs import RawArguments, read_arguments
 from jobpool_cli.store.signature import Parameter
+from jobpool_cli.store.typedcells import MARKERS
 
 
 class Color(enum.Enum):
@@ -52,6 +54,7 @@ class Pair:
 
 
 UserId = NewType("UserId", int)
+UNANNOTATED = Parameter("x").annotation
 
 
 def csv_input(text: str) -> RawArguments:
@@ -59,7 +62,9 @@ def csv_input(text: str) -> RawArguments:
 
 
 def json_input(*rows: dict[str, Any]) -> RawArguments:
-    return read_arguments("-", format="jsonl", stdin=io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    return read_arguments(
+        "-", format="jsonl", stdin=io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())
+    )
 
 
 def takes(annotation: Any) -> Signature:
@@ -82,6 +87,13 @@ def from_text(annotation: Any, cells: list[str], path: Path) -> list[object]:
 def from_json(annotation: Any, cells: list[Any], path: Path) -> list[object]:
     signature = takes(annotation)
     return back(bind(signature, json_input(*({"x": cell} for cell in cells)), {}), signature, path / "a.parquet")[0]
+
+
+def normal(values: list[Any]) -> list[Any]:
+    """Zones by their offset: pydantic's own class of zones and Python's are equal, and show differently."""
+    return [
+        (value.replace(tzinfo=None), value.utcoffset()) if isinstance(value, datetime) else value for value in values
+    ]
 
 
 def refusal(function: Callable[..., Any], raw: RawArguments, **constants: str) -> InputError:
@@ -126,7 +138,7 @@ def refusal(function: Callable[..., Any], raw: RawArguments, **constants: str) -
         (Literal[Color.RED], ["RED"], [Color.RED]),
         (int | str, ["5", "x", "5.5"], [5, "x", "5.5"]),
         (str | int, ["5", "x"], ["5", "x"]),
-        (date | int | str, ["2024-01-31", "7x", "12"], [date(2024, 1, 31), "7x", date(1970, 1, 1)]),
+        (date | int | str, ["2024-01-31", "7x", "12"], [date(2024, 1, 31), "7x", 12]),
         (float | None, ["1.5", "nan"], [1.5, math.nan]),
         (list[int], ["[1, 2]", "[]", '["3"]'], [[1, 2], [], [3]]),
         (list, ['[1, "a"]'], [[1, "a"]]),
@@ -149,7 +161,7 @@ def test_text_becomes_what_the_annotation_says_and_a_worker_gets_it(
     annotation: Any, cells: list[str], expected: list[object], tmp_path: Path
 ) -> None:
     found = from_text(annotation, cells, tmp_path)
-    assert repr(found) == repr(expected)
+    assert repr(normal(found)) == repr(normal(expected))
     assert [type(value) for value in found] == [type(value) for value in expected]
 
 
@@ -188,12 +200,12 @@ def test_json_becomes_what_the_annotation_says_and_a_worker_gets_it(
     ("annotation", "expected"),
     [(float, math.nan), (str, ""), (int | None, None), (str | None, None), (int | str, ""), (float | int, math.nan)],
 )
-def test_an_empty_cell_is_what_the_annotation_has_for_nothing(annotation: Any, expected: object, tmp_path: Path) -> None:
-    signature = takes(annotation)
-    for cells in ("1\n\n", "1\n"):
-        raw = csv_input("x,y\n" + cells.replace("\n", ",\n").replace("\n,\n", "\n,\n"))
-        found = back(bind(Signature("f", (*signature.parameters, Parameter("y"))), raw, {}), signature, tmp_path / "a")
-        assert repr(found[0][1:]) in {repr([expected] * (len(found[0]) - 1))}
+def test_an_empty_cell_is_what_the_annotation_has_for_nothing(
+    annotation: Any, expected: object, tmp_path: Path
+) -> None:
+    signature = Signature("f", (Parameter("x", annotation), Parameter("y")))
+    found = back(bind(signature, csv_input("x,y\n1,1\n,2\n"), {}), signature, tmp_path / "args.parquet")
+    assert repr(found[0][1]) == repr(expected)
 
 
 def test_an_empty_cell_without_annotation_is_none(tmp_path: Path) -> None:
@@ -245,7 +257,7 @@ def test_bad_cells_are_named_by_line_column_and_value_and_the_rest_counted() -> 
 def test_the_hint_for_a_missing_value_says_what_to_write() -> None:
     def f(n: int) -> None: ...
 
-    assert "n: int | None" in refusal(f, csv_input("n,\n".replace(",", "") + "NA\n")).hint
+    assert "n: int | None" in refusal(f, csv_input("n\nNA\n")).hint
 
 
 def test_json_and_parquet_values_that_do_not_fit_are_named() -> None:
@@ -299,8 +311,8 @@ def test_extra_columns_go_to_keyword_arguments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("annotation", "text", "expected"),
     [
-        (inspected := Parameter("x").annotation, "5", 5),
-        (inspected, "x", "x"),
+        (UNANNOTATED, "5", 5),
+        (UNANNOTATED, "x", "x"),
         (date, "2024-01-31", date(2024, 1, 31)),
         (Color, "RED", Color.RED),
         (float, "nan", math.nan),
@@ -321,12 +333,14 @@ def test_a_constant_reaches_the_function_as_the_annotation_says(
 
 
 def test_a_constant_from_python_stays_what_it_is() -> None:
-    bound = bind(Signature("f", (Parameter("x"), Parameter("y"))), csv_input("y\n1\n"), {"x": "5"}, textual_constants=False)
+    bound = bind(
+        Signature("f", (Parameter("x"), Parameter("y"))), csv_input("y\n1\n"), {"x": "5"}, textual_constants=False
+    )
     assert bound.constants == {"x": "5"}
 
 
 def test_an_empty_table_binds(tmp_path: Path) -> None:
-    for annotation in (int, str, list[int], Model, datetime, Parameter("x").annotation):
+    for annotation in (int, str, list[int], Model, datetime, UNANNOTATED):
         assert from_text(annotation, [], tmp_path) == []
 
 
@@ -343,16 +357,13 @@ def test_signatures_that_columns_cannot_fill_are_refused() -> None:
 
     def unresolved(x: Missing, y: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-    def odd(x: lambda: 1) -> None: ...  # type: ignore[valid-type]
-
     with pytest.raises(InputError, match="takes \\*args") as caught:
         Signature.of(many)
     assert "def many(args: list)" in caught.value.hint
     with pytest.raises(InputError, match="parameter x cannot be resolved: 'Missing'"):
         Signature.of(unresolved)
-    with pytest.raises(InputError, match="no signature|cannot be read"):
-        Signature.of(print.__class__.__call__ if False else type)
-    del odd
+    with pytest.raises(InputError, match="the parameters of type cannot be read"):
+        Signature.of(type)
 
 
 def test_only_the_annotations_of_parameters_need_to_resolve() -> None:
@@ -364,27 +375,51 @@ def test_only_the_annotations_of_parameters_need_to_resolve() -> None:
 def test_a_type_that_pydantic_does_not_know_takes_its_own_instances_only() -> None:
     class Thing: ...
 
-    def f(x: Thing) -> None: ...
-
-    signature = Signature("f", (Parameter("x", Thing),))
     with pytest.raises(InputError, match="'a' is not a Thing"):
-        bind(signature, csv_input("x\na\n"), {})
-    del f
+        bind(takes(Thing), csv_input("x\na\n"), {})
 
 
 numbers = st.from_regex(r"[ +-]?[0-9_]{1,22}(\.[0-9]{0,20})?([eE][+-]?[0-9]{1,4})? ?", fullmatch=True)
 moments = st.datetimes(min_value=datetime(1, 1, 1)).map(str)  # noqa: DTZ001
-marred = st.from_regex(r"[012][0-9]{3}-[0-3][0-9]-[0-3][0-9]([T ][0-2][0-9]:[0-6][0-9](:[0-6][0-9](\.[0-9]{0,8})?)?(Z|\+01:00)?)?")
-texts = st.text(st.characters(codec="utf-8"), max_size=4)
-cell_texts = numbers | st.integers().map(str) | st.floats().map(str) | moments | marred | texts | st.sampled_from(
-    ["true", "False", "on", "0x1F", "1e5", "inf", "-Infinity", "nan", "\u0661", "0x", "-", "1.", ".5", "-0", "24:00", "Z"]
+marred = st.from_regex(
+    r"[012][0-9]{3}-[0-3][0-9]-[0-3][0-9]([T ][0-2][0-9]:[0-6][0-9](:[0-6][0-9](\.[0-9]{0,8})?)?(Z|\+01:00)?)?"
+)
+# NA and its like are missing values to jobpool and errors to pydantic; a test of their own has them.
+texts = st.text(st.characters(codec="utf-8"), max_size=4).filter(lambda text: text not in MARKERS - {"nan", "NaN"})
+cell_texts = (
+    numbers
+    | st.integers().map(str)
+    | st.floats().map(str)
+    | moments
+    | marred
+    | texts
+    | st.sampled_from(
+        [
+            "true",
+            "False",
+            "on",
+            "0x1F",
+            "1e5",
+            "inf",
+            "-Infinity",
+            "nan",
+            "\u0661",
+            "0x",
+            "-",
+            "1.",
+            ".5",
+            "-0",
+            "24:00",
+            "Z",
+        ]
+    )
 )
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300)
 @given(st.sampled_from([int, float, bool, str, date, datetime]), st.lists(cell_texts, min_size=1, max_size=8))
 def test_conversion_by_column_gives_what_pydantic_gives_value_by_value(kind: type, cells: list[str]) -> None:
-    adapter = TypeAdapter(kind, config=ConfigDict(coerce_numbers_to_str=True))
+    adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(coerce_numbers_to_str=True))
     raw = RawArguments(pa.table({"x": pa.array(cells, pa.string())}), textual=True, source="x.csv")
     signature = Signature("f", (Parameter("x", kind),))
     try:
@@ -396,17 +431,73 @@ def test_conversion_by_column_gives_what_pydantic_gives_value_by_value(kind: typ
     bound = bind(signature, raw, {})
     sink = pa.BufferOutputStream()
     pa.parquet.write_table(bound.table, sink)
-    arguments = TaskArguments(pa.BufferReader(sink.getvalue()), lambda: None, signature)  # type: ignore[arg-type]
+    arguments = TaskArguments(pa.BufferReader(sink.getvalue()), lambda: None, signature)
     (found,) = arguments.rows([(0, len(cells))])
     assert repr(normal(found)) == repr(normal(expected))
     assert [type(value) for value in found] == [type(value) for value in expected]
 
 
-def normal(values: list[Any]) -> list[Any]:
-    """Zones by their offset: pydantic's own class of zones and Python's are equal, and show differently."""
-    return [
-        (value, value.utcoffset()) if isinstance(value, datetime) and value.tzinfo is None
-        else (value.replace(tzinfo=None), value.utcoffset()) if isinstance(value, datetime)
-        else value
-        for value in values
-    ]
+def test_stored_arguments_are_checked_against_other_code(tmp_path: Path) -> None:
+    def f(x: int, m: Model, c: float) -> None: ...
+    def renamed(y: int, m: Model, c: float) -> None: ...
+    def stricter(x: int, m: Pair, c: float) -> None: ...
+    def no_constant(x: int, m: Model) -> None: ...
+
+    path = tmp_path / "args.parquet"
+    write_arguments(bind(Signature.of(f), csv_input('x,m\n1,"{""x"": 1}"\n2,"{""x"": 2}"\n'), {"c": "1"}), path)
+    for tasks in (None, [1], []):
+        check_stored(path, Signature.of(f), tasks)
+    for function, message in (
+        (renamed, "the pool has no column y"),
+        (stricter, "do not fit"),
+        (no_constant, "parameter c"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            check_stored(path, Signature.of(function))
+        assert "map anew" in caught.value.hint
+
+
+MOMENT = datetime(2024, 1, 31, 10, 20, 30, 123456, tzinfo=UTC)
+MILLIS = MOMENT.replace(tzinfo=None, microsecond=123000)
+MIDNIGHT = datetime(2024, 1, 31)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    ("array", "annotation", "expected"),
+    [
+        (pa.array([1, None], pa.uint8()), UNANNOTATED, [1, None]),
+        (pa.array([1, 2], pa.uint64()), int, [1, 2]),
+        (pa.array([2**64 - 1], pa.uint64()), int, [2**64 - 1]),
+        (pa.array([1.5, None], pa.float32()), float, [1.5, math.nan]),
+        (pa.array([1.0, 2.0]), int, [1, 2]),
+        (pa.array([True, None]), bool | None, [True, None]),
+        (pa.array([True]), int, [1]),
+        (pa.array(["a", "a", None]).dictionary_encode(), UNANNOTATED, ["a", "a", None]),
+        (pa.array(["a", "b"]).dictionary_encode(), str, ["a", "b"]),
+        (pa.array(["a"], pa.large_string()), str, ["a"]),
+        (pa.array(["5"]), int, [5]),
+        (pa.array([MOMENT], pa.timestamp("ns", tz="UTC")), UNANNOTATED, [MOMENT]),
+        (pa.array([MOMENT], pa.timestamp("us", tz="UTC")), datetime, [MOMENT]),
+        (pa.array([MILLIS, None], pa.timestamp("ms")), datetime | None, [MILLIS, None]),
+        (pa.array([date(2024, 1, 1)], pa.date64()), date, [date(2024, 1, 1)]),
+        (pa.array([MIDNIGHT]), date, [MIDNIGHT.date()]),
+        (pa.array([Decimal("1.10")]), UNANNOTATED, [Decimal("1.10")]),
+        (pa.array([Decimal("1.10")]), Decimal, [Decimal("1.10")]),
+        (pa.array([MOMENT.time()]), UNANNOTATED, [MOMENT.time()]),
+        (pa.array([[1, None]]), list[int | None], [[1, None]]),
+        (pa.array([{"x": 1, "y": 2.0}]), Model, [Model(x=1, y=2.0)]),
+        (pa.array([{"x": 1}]), UNANNOTATED, [{"x": 1}]),
+        (pa.array([b"x"]), bytes, [b"x"]),
+        (pa.nulls(2), UNANNOTATED, [None, None]),
+        (pa.nulls(2), int | None, [None, None]),
+        (pa.array(["r"]), Color, [Color.RED]),
+    ],
+)
+def test_parquet_types_reach_the_function_as_python_values(
+    array: pa.Array, annotation: Any, expected: list[object], tmp_path: Path
+) -> None:
+    pa.parquet.write_table(pa.table({"x": array}), tmp_path / "x.parquet")
+    signature = takes(annotation)
+    raw = read_arguments(str(tmp_path / "x.parquet"))
+    found = back(bind(signature, raw, {}), signature, tmp_path / "args.parquet")[0]
+    assert repr(found) == repr(expected)

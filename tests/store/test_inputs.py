@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -78,7 +79,7 @@ def test_cells_larger_than_a_block_are_read() -> None:
     ("data", "message"),
     [
         (b"", "<stdin> is empty"),
-        (b"\n \n\n"[:1], "only blank lines"),
+        (b"\n\r\n\n", "only blank lines"),
         (b"a,b\n1,2\n3\n", "line 3: 1 cell where the header names 2 columns; none for b"),
         (b'a,b\n1,"x\ny"\n3,4,5\n', "line 4: 3 cells where the header names 2 columns; one too many is '5'"),
         (b"a,b,a\n1,2,3\n", "line 1: 2 columns are named a (columns 1, 3)"),
@@ -162,8 +163,6 @@ def test_the_suffix_decides_and_content_where_there_is_none(tmp_path: Path) -> N
 
 
 def test_a_parquet_file_of_pandas_brings_no_unnamed_index(tmp_path: Path) -> None:
-    import pandas as pd
-
     pd.DataFrame({"a": [1, 2]}, index=[5, 7]).to_parquet(tmp_path / "x.parquet")
     raw = read_arguments(str(tmp_path / "x.parquet"))
     assert raw.table.column_names == ["a"]

@@ -1,0 +1,99 @@
+"""``jobpool collect``: the results as one table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobpool_cli.cli import options, render
+from jobpool_cli.cli.render_tables import write_json_lines, write_table
+from jobpool_cli.errors import MachineError, UsageError
+from jobpool_cli.model import TaskState
+from jobpool_cli.pool import LAST, JobPool
+
+
+def command(
+    pool: options.Pool = LAST,
+    *,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FILE", help="A .parquet, .csv, .tsv or .jsonl file; - is stdout."),
+    ] = "-",
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None,
+        typer.Option(
+            "--format", metavar="FORMAT", help="parquet, csv, tsv or jsonl, whatever the name.", show_default=False
+        ),
+    ] = None,
+    ignore_exceptions: Annotated[
+        bool, typer.Option("--ignore-exceptions", help="Leave failed tasks out.", show_default=False)
+    ] = False,
+    no_flatten: Annotated[
+        bool,
+        typer.Option("--no-flatten", help="Keep tables whole, in one column, also if all are.", show_default=False),
+    ] = False,
+    drop_index: Annotated[
+        bool,
+        typer.Option("--drop-index", help="The task's number beside each row, not its arguments.", show_default=False),
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="What there is now; do not wait for the rest.", show_default=False)
+    ] = False,
+    timeout: options.Timeout = None,
+    home: options.Home = None,
+) -> None:
+    """Wait for the pool and gather the results into one table, with the arguments beside them.
+
+    A file is written whole or not at all: until the new one is complete, the old one stays as it is.
+    """
+    opened = JobPool.open(pool, home=home)
+    from jobpool_cli.store.export import export, format_of  # noqa: PLC0415 - pyarrow
+
+    target = None if output == "-" else Path(output)
+    chosen = format_of(target, format)
+    _check_before_waiting(target, chosen)
+    collected = opened.collect(
+        ignore_exceptions=ignore_exceptions,
+        flatten=not no_flatten,
+        drop_index=drop_index,
+        partial=partial,
+        timeout=timeout,
+    )
+    table = collected.to_arrow()
+    if target is not None or not render.is_terminal(sys.stdout):
+        export(table, target, chosen)
+    elif chosen == "jsonl":
+        write_json_lines(table)
+    else:
+        write_table(table)
+    _say_what_came_of_it(opened, target, table.num_rows, partial=partial)
+
+
+def _check_before_waiting(target: Path | None, chosen: str) -> None:
+    """Refuse at once what would be refused after hours."""
+    if target is None:
+        if chosen == "parquet" and render.is_terminal(sys.stdout):
+            raise UsageError("Parquet is not for a terminal", "name a file: -o FILE.parquet")
+        return
+    folder = (target.resolve() if target.is_symlink() else target.absolute()).parent
+    if target.is_dir():
+        raise UsageError(f"{target} is a directory", "name a file in it")
+    if not folder.is_dir():
+        raise MachineError(f"cannot write {target}: there is no folder {folder}", f"create it first: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK) and not target.exists():
+        raise MachineError(f"cannot write {target}: no permission in {folder}", "write to a folder that is yours")
+
+
+def _say_what_came_of_it(pool: JobPool, target: Path | None, rows: int, *, partial: bool) -> None:
+    if target is None:
+        return
+    status = pool.snapshot()
+    left_out = status.n_jobs - status.counts[TaskState.SUCCESS]
+    why = f"; {render.count(left_out)} left out" if left_out else ""
+    if partial and status.finished < status.n_jobs:
+        why += ", of which some may still come"
+    render.note(f"{render.count(rows, 'row')} from {render.count(status.counts[TaskState.SUCCESS])} in {target}{why}")

@@ -1,0 +1,49 @@
+"""``jobpool is``: a question about a pool, answered by the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from jobpool_cli.cli import options, render
+from jobpool_cli.errors import ExitCode, UsageError
+from jobpool_cli.model import PoolState, PoolStatus, TaskState
+from jobpool_cli.pool import LAST, JobPool
+
+QUESTIONS: dict[str, Callable[[PoolStatus], bool]] = {
+    "done": lambda status: status.state is PoolState.DONE,
+    "running": lambda status: status.state is PoolState.RUNNING,
+    "paused": lambda status: status.state is PoolState.PAUSED,
+    "interrupted": lambda status: status.state is PoolState.INTERRUPTED,
+    "all-succeeded": lambda status: status.counts[TaskState.SUCCESS] == status.n_jobs,
+    "any-succeeded": lambda status: status.counts[TaskState.SUCCESS] > 0,
+    "any-failed": lambda status: status.failed > 0,
+    "cancelled": lambda status: status.counts[TaskState.CANCELLED] > 0,
+}
+
+
+def command(
+    pool: Annotated[str, typer.Argument(metavar="[POOL]", help="The pool's name; without one, the newest.")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help=", ".join(QUESTIONS), show_default=False)
+    ] = None,
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print yes or no, too.", show_default=False)] = False,
+    home: options.Home = None,
+) -> None:
+    """Answer a question about a pool: exits 0 for yes, 1 for no, and prints nothing.
+
+    For scripts: ``if jobpool is "$pool" done; then …``; ``cancelled`` asks whether any task was.
+    """
+    if question is None:
+        pool, question = LAST, pool
+    if question not in QUESTIONS:
+        raise UsageError(f"{question!r} is no question that jobpool knows", f"ask one of: {', '.join(QUESTIONS)}")
+    answer = QUESTIONS[question](JobPool.open(pool, home=home).snapshot())
+    if verbose:
+        render.write("yes" if answer else "no")
+    if not answer:
+        # The exit code of a question's "no" is that of failed tasks: 1.
+        raise typer.Exit(ExitCode.TASKS_FAILED)

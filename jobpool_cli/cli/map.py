@@ -1,0 +1,214 @@
+"""``jobpool map``: make a pool of a function and a table, and start it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobpool_cli.cli import options, render
+from jobpool_cli.cli.waiting import check_success, wait_for
+from jobpool_cli.errors import ConflictError, MachineError, UsageError
+from jobpool_cli.layout import check_name, home_folder, pools_folder
+from jobpool_cli.model import PoolOptions
+from jobpool_cli.pool import JobPool
+from jobpool_cli.store.slots import MAX_SLOTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobpool_cli.submit import Submission
+
+SHOWN_ROWS = 5
+
+
+def command(
+    udf: Annotated[str, typer.Argument(metavar="UDF", help="The function: file.py, or file.py:name.")],
+    args: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARGS", help="Its arguments, a row per task: CSV, TSV, JSON Lines, Parquet; - is stdin."
+        ),
+    ],
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="The pool's name; made up if not given.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            "-j",
+            min=1,
+            max=MAX_SLOTS,
+            help="Workers; as many as there are cores by default.",
+            show_default=False,
+        ),
+    ] = None,
+    processes_per_worker: Annotated[
+        int, typer.Option("--processes-per-worker", min=1, max=MAX_SLOTS, help="Processes that each worker runs.")
+    ] = 1,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="TIME",
+            parser=options.seconds,
+            help="Stop a task after this time (90, 2m, 1h).",
+            show_default=False,
+        ),
+    ] = None,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Further attempts for a task that fails.")] = 0,
+    max_crashes: Annotated[
+        int, typer.Option("--max-crashes", min=1, help="Give a task up when so many workers died of it.")
+    ] = 3,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--memory-limit",
+            metavar="SIZE",
+            parser=options.size,
+            help="Memory that a task may hold (512M, 2G).",
+            show_default=False,
+        ),
+    ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An argument that is the same for every task; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="csv, tsv, jsonl or parquet, where ARGS does not tell.",
+            show_default=False,
+        ),
+    ] = None,
+    wait: options.Wait = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, show what would run, start nothing.", show_default=False),
+    ] = False,
+    home: options.Home = None,
+) -> None:
+    """Run a function over every row of a table, in the background, and print the new pool's name.
+
+    Columns are bound to parameters by name, and every value is converted to the annotated type before anything starts.
+    """
+    # Imported here, so that a mistake in the options is told without waiting for pyarrow.
+    fixed = _constants(constants or [])
+    chosen = _options(workers, processes_per_worker, timeout, retries, max_crashes, memory_limit)
+    if name is not None:
+        check_name(name)
+    from jobpool_cli.submit import check, submit  # noqa: PLC0415
+
+    stdin = sys.stdin.buffer if args == "-" and sys.stdin is not None else None
+    submission = check(udf, args, constants=fixed, options=chosen, input_format=input_format, stdin=stdin)
+    folder = home_folder(home)
+    if dry_run:
+        _show(submission, folder, name)
+        return
+    pool = JobPool(submit(submission, folder, name).root)
+    _print_name(pool.name)
+    if wait:
+        check_success(wait_for(pool))
+    else:
+        render.note(f"{render.count(pool.n_jobs)} in {pool.name}; watch: jobpool tail {pool.name}")
+
+
+def _options(
+    workers: int | None,
+    processes_per_worker: int,
+    timeout: float | None,
+    retries: int,
+    max_crashes: int,
+    memory_limit: int | None,
+) -> PoolOptions:
+    chosen = PoolOptions(
+        workers=workers if workers is not None else min(len(os.sched_getaffinity(0)), MAX_SLOTS),
+        processes_per_worker=processes_per_worker,
+        timeout=timeout,
+        retries=retries,
+        max_crashes=max_crashes,
+        memory_limit=memory_limit,
+    )
+    if chosen.processes > MAX_SLOTS:
+        raise UsageError(
+            f"{chosen.workers} workers with {processes_per_worker} processes each are {chosen.processes} processes",
+            f"a pool has at most {MAX_SLOTS} on one machine",
+        )
+    if timeout is not None and timeout <= 0:
+        raise UsageError("--timeout 0 would stop every task before it begins", "leave it out for no limit")
+    if memory_limit is not None and memory_limit <= 0:
+        raise UsageError("--memory-limit 0 leaves a task no memory", "leave it out for no limit")
+    return chosen
+
+
+def _constants(given: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--set {each!r} does not say which argument is what", "write --set name=value")
+        if name in found:
+            raise UsageError(f"--set {name} is given twice: {found[name]!r} and {value!r}")
+        found[name] = value
+    return found
+
+
+def _print_name(name: str) -> None:
+    try:
+        render.write(name, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise MachineError(
+            f"{name} was made and runs, but its name could not be written to stdout: {error.strerror}",
+            f"see it: jobpool status {name}",
+        ) from error
+
+
+def _show(submission: Submission, home: Path, name: str | None) -> None:
+    """Tell what would run."""
+    if name is not None and (pools_folder(home) / name).exists():
+        raise ConflictError(f"there is a pool named {name} already", f"choose another --name, or: jobpool rm {name}")
+    bound, chosen = submission.arguments, submission.options
+    write = render.write
+    write(f"would run {render.count(bound.n_rows)} of {render.for_stream(submission.entry)}")
+    write(f"  arguments from {render.for_stream(submission.source)}")
+    for key, value in bound.constants.items():
+        write(f"  {render.for_stream(f'{key}={value!r}')} for every task")
+    write(f"  {_limits(chosen)}")
+    if bound.n_rows and bound.table.num_columns:
+        write()
+        rows = bound.table.slice(0, SHOWN_ROWS).to_pylist()
+        render.write_table(
+            ["task", *bound.table.column_names],
+            (
+                [str(task), *("" if cell is None else str(cell) for cell in row.values())]
+                for task, row in enumerate(rows)
+            ),
+            right=["task"],
+        )
+        if bound.n_rows > SHOWN_ROWS:
+            write(f"… and {render.number(bound.n_rows - SHOWN_ROWS)} more")
+
+
+def _limits(chosen: PoolOptions) -> str:
+    parts = [render.count(chosen.workers, "worker")]
+    if chosen.processes_per_worker > 1:
+        parts.append(f"{chosen.processes_per_worker} processes each")
+    parts.append(f"time limit {render.duration(chosen.timeout)}" if chosen.timeout is not None else "no time limit")
+    if chosen.memory_limit is not None:
+        parts.append(f"memory limit {chosen.memory_limit / 2**20:,.0f} MiB")
+    parts.append(render.count(chosen.retries, "retry") if chosen.retries == 1 else f"{chosen.retries} retries")
+    return ", ".join(parts)

@@ -1,0 +1,302 @@
+"""Tables, logs and values on the terminal, and as TSV or JSON Lines for programs; columns become text as columns.
+
+A million rows are a matter of seconds: nothing here calls a function per cell where a column can be had at once.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from functools import partial
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from jobpool_cli.cli import render
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_AT_ONCE = 16_384
+LONGEST_CELL = 200
+
+Cells = Callable[[Sequence[object]], Sequence[str]]
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def values_of(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """Return the Python values of a column."""
+    from jobpool_cli.store.arguments import plain_values  # noqa: PLC0415 - pyarrow
+
+    if hasattr(column.type, "value_type") and hasattr(column.type, "index_type"):
+        column = column.cast(column.type.value_type)
+    return list(plain_values(column))
+
+
+# --- values as text
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON; what JSON has no form for as its ``repr``."""
+    kind = type(value)
+    if kind is int or kind is str or value is None or kind is bool:
+        return _encode(value)
+    return _encode(jsonable(value))
+
+
+def jsonable(value: Any) -> object:
+    """Return what JSON can say about a value: tables as lists of records, times in ISO 8601, NaN as null."""
+    found: object
+    match value:
+        case None | bool() | int() | str():
+            found = value
+        case float():
+            found = value if math.isfinite(value) else None if math.isnan(value) else repr(value)
+        case Mapping():
+            found = {key if isinstance(key, str) else str(jsonable(key)): jsonable(item) for key, item in value.items()}
+        case list() | tuple():
+            found = [jsonable(item) for item in value]
+        case datetime() | date() | time() | timedelta():
+            found = _time_text(value)
+        case _:
+            plain = _plain(value)
+            found = repr(value) if plain is None else jsonable(plain)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return what other libraries' values are in plain Python; None for what is of no such library."""
+    library = type(value).__module__.partition(".")[0]
+    for of, method, arguments in PLAIN:
+        if library == of and hasattr(value, method) and (method != "to_dict" or value.ndim > 1):
+            plain: Any = getattr(value, method)(*arguments)
+            return None if type(plain) is type(value) else plain
+    return None
+
+
+# The first method that a value of the library has: frames come before series.
+PLAIN = (
+    ("pandas", "to_dict", ("records",)),
+    ("pandas", "tolist", ()),
+    ("polars", "to_dicts", ()),
+    ("polars", "to_list", ()),
+    ("pyarrow", "to_pylist", ()),
+    ("numpy", "tolist", ()),
+)
+
+
+def _time_text(value: datetime | date | time | timedelta) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime) and value.tzinfo is not None and not value.utcoffset():
+        return render.iso(value)
+    return value.isoformat()
+
+
+def cell_text(value: object) -> str:
+    """Return a value as a cell of a table: text as it is, nothing for None, else as JSON has it."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, float) and type(value) is float:
+        return repr(value)
+    found = jsonable(value)
+    return found if isinstance(found, str) else _encode(found)
+
+
+def shown(value: object) -> str:
+    """Return a value as Python would write it, in one line and not too long, for messages."""
+    return render.shorten(repr(value), LONGEST_CELL)
+
+
+def call_text(arguments: Mapping[str, object]) -> str:
+    """Return arguments as they would stand in a call: ``x=3, y='a'``."""
+    return ", ".join(f"{name}={shown(value)}" for name, value in arguments.items())
+
+
+# --- tables
+
+
+def write_table(table: pa.Table, *, states: str | None = None, people: Mapping[str, Cells] | None = None) -> None:
+    """Write a table: aligned for people on a terminal, as TSV elsewhere.
+
+    Args:
+        table: what to write.
+        states: name of the column that holds states, to colour it.
+        people: how columns are written on a terminal, where that is not as elsewhere.
+    """
+    names = table.schema.names
+    if not render.is_terminal(sys.stdout):
+        _write_tsv(table, names)
+        return
+    rows = _rows_for_people(table, names, people or {})
+    right = [name for name in names if _is_number(table.schema.field(name).type)]
+    render.write_table(names, rows, right=right, states=states)
+
+
+def _write_tsv(table: pa.Table, names: Sequence[str]) -> None:
+    render.write("\t".join(map(_tsv, names)))
+    for part in _parts(table):
+        columns = [_tsv_cells(part.column(number)) for number in range(len(names))]
+        sys.stdout.write("".join(f"{row}\n" for row in map("\t".join, zip(*columns, strict=True))))
+
+
+def _tsv_cells(column: pa.ChunkedArray) -> Sequence[str]:
+    import pyarrow.types as pt  # noqa: PLC0415
+
+    values = values_of(column)
+    if not column.null_count and (pt.is_integer(column.type) or pt.is_floating(column.type)):
+        return list(map(repr, values))
+    if column.null_count == len(values):
+        return [""] * len(values)
+    # Few values, many rows: states, workers' errors.
+    if len(values) > ROWS_AT_ONCE // 2 and (pt.is_dictionary(column.type) or pt.is_string(column.type)):
+        known = {value: _tsv(cell_text(value)) for value in set(values)}
+        return [known[value] for value in values]
+    return [_tsv(cell_text(value)) for value in values]
+
+
+def _tsv(text: str) -> str:
+    return text if text.isalnum() else text.translate(render._TSV)  # noqa: SLF001 - of the same family
+
+
+def _rows_for_people(table: pa.Table, names: Sequence[str], people: Mapping[str, Cells]) -> Iterator[tuple[str, ...]]:
+    for part in _parts(table):
+        columns = []
+        for number, name in enumerate(names):
+            values = values_of(part.column(number))
+            columns.append(people[name](values) if name in people else [_short_cell(value) for value in values])
+        yield from zip(*columns, strict=True)
+
+
+def _short_cell(value: object) -> str:
+    return render.shorten(cell_text(value), LONGEST_CELL)
+
+
+def each(write: Callable[[Any], str]) -> Cells:
+    """Return how to write a column whose cells are written one by one; None is nothing."""
+    return lambda values: ["" if value is None else write(value) for value in values]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow.types as pt  # noqa: PLC0415
+
+    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind))
+
+
+def _parts(table: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, table.num_rows, ROWS_AT_ONCE):
+        yield table.slice(start, ROWS_AT_ONCE)
+
+
+def write_json_lines(table: pa.Table, nested: Mapping[str, pa.Table] | None = None) -> None:
+    """Write a table as JSON Lines; ``nested`` tables of as many rows become an object each in every line."""
+    end = escape_for_terminal()
+    for start in range(0, table.num_rows, ROWS_AT_ONCE):
+        lines = _objects(table.slice(start, ROWS_AT_ONCE), nested or {}, start)
+        sys.stdout.write(end("".join(f"{line}\n" for line in lines)))
+
+
+def _objects(table: pa.Table, nested: Mapping[str, pa.Table], start: int) -> Iterator[str]:
+    names = list(table.schema.names)
+    columns: list[Any] = [_json_cells(table.column(number)) for number in range(len(names))]
+    for name, inner in nested.items():
+        names.append(name)
+        part = inner.slice(start, table.num_rows)
+        columns.append(_objects(part, {}, 0) if part.num_columns else repeat("{}", table.num_rows))
+    form = "{" + ", ".join(f"{_encode(name)}: %s".replace("%", "%%").replace("%%s", "%s") for name in names) + "}"
+    return map(form.__mod__, zip(*columns, strict=True))
+
+
+def _json_cells(column: pa.ChunkedArray) -> Sequence[str]:
+    import pyarrow.types as pt  # noqa: PLC0415
+
+    values = values_of(column)
+    if not column.null_count and pt.is_integer(column.type):
+        return list(map(repr, values))
+    if column.null_count == len(values):
+        return ["null"] * len(values)
+    if pt.is_dictionary(column.type):
+        known = {value: json_text(value) for value in set(values)}
+        return [known[value] for value in values]
+    return list(map(json_text, values))
+
+
+def escape_for_terminal() -> Callable[[str], str]:
+    """Return what makes a text harmless where stdout is a terminal, and leaves it alone elsewhere."""
+    return partial(render.escape, lines=True) if render.is_terminal(sys.stdout) else str
+
+
+# --- logs
+
+
+class LogWriter:
+    """Writes what tasks wrote: byte for byte through a pipe, on a terminal with its control characters shown."""
+
+    def __init__(self, *, headers: bool) -> None:
+        """Write a header wherever another source begins, or none at all."""
+        self._headers = headers
+        self._source: object = None
+        self._at_line_start = True
+        self._terminal = render.is_terminal(sys.stdout)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def begin(self, source: object, title: str) -> None:
+        """Say what comes now, if it is not what came before."""
+        if source == self._source:
+            return
+        first = self._source is None
+        self._source = source
+        if not self._headers:
+            return
+        self._end_line()
+        render.write(("" if first else "\n") + render.paint(f"==> {title} <==", "dim"), flush=True)
+
+    def write(self, data: bytes) -> None:
+        """Write a piece."""
+        if not data:
+            return
+        if self._terminal:
+            sys.stdout.write(render.escape(self._decoder.decode(data).replace("\r\n", "\n"), lines=True))
+            sys.stdout.flush()
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        self._at_line_start = data.endswith(b"\n")
+
+    def end(self) -> None:
+        """Leave the prompt of a terminal at the beginning of a line."""
+        if self._terminal:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        if not self._at_line_start:
+            rest = self._decoder.decode(b"", final=True) if self._terminal else ""
+            self._decoder.reset()
+            sys.stdout.write(f"{rest}\n")
+            self._at_line_start = True
+
+
+# --- results
+
+
+def result_text(value: Any, *, for_people: bool) -> str:
+    """Return a result in one line: text as it is (with tabs and line ends shown), else JSON, else ``repr``.
+
+    For people a table is drawn as its library draws it, over several lines.
+    """
+    if isinstance(value, str):
+        return _tsv(value)
+    if isinstance(value, float):
+        return repr(float(value))
+    if for_people and type(value).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow", "numpy"):
+        drawn = str(value)
+        return f"\n{drawn}" if "\n" in drawn else drawn
+    found = jsonable(value)
+    return _tsv(found) if isinstance(found, str) else _encode(found)

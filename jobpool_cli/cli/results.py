@@ -1,0 +1,50 @@
+"""``jobpool results``: the results, one by one."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jobpool_cli.cli import options, render
+from jobpool_cli.cli.render_tables import escape_for_terminal, json_text, result_text
+from jobpool_cli.pool import LAST, JobPool
+
+LINES_AT_ONCE = 1000
+
+
+def command(
+    pool: options.Pool = LAST,
+    tasks: Annotated[
+        list[int] | None, typer.Argument(metavar="[TASK]...", help="Only these tasks.", show_default=False)
+    ] = None,
+    *,
+    json: options.Json = False,
+    home: options.Home = None,
+) -> None:
+    """Print the results there are so far, ascending by task: the task, a tab, the value.
+
+    Values are written as JSON (text as it is), tables as lists of records; what JSON has no form for is written as
+    Python shows it. With --json, a line is an object: {"task": 0, "result": ...}.
+    """
+    opened = JobPool.open(pool, home=home)
+    for_people = render.is_terminal(sys.stdout)
+    harmless = escape_for_terminal()
+    found = 0
+    lines: list[str] = []
+    for task, value in opened.results_now(tasks or None):
+        found += 1
+        if json:
+            lines.append(f'{{"task": {task}, "result": {json_text(value)}}}\n')
+        else:
+            lines.append(f"{task}\t{result_text(value, for_people=for_people)}\n")
+        # On a terminal each at once; elsewhere not a system call for each.
+        if for_people or len(lines) >= LINES_AT_ONCE:
+            sys.stdout.write(harmless("".join(lines)))
+            lines.clear()
+    sys.stdout.write(harmless("".join(lines)))
+    if tasks and found < len(set(tasks)):
+        render.say(f"{render.count(len(set(tasks)) - found)} of those have no result: jobpool tasks {opened.name}")
+    elif not found:
+        render.note(f"{opened.name} has no results yet")

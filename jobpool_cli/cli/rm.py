@@ -1,0 +1,87 @@
+"""``jobpool rm``: delete pools."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobpool_cli.cli import options, render
+from jobpool_cli.errors import ConflictError, DamagedPoolError, NoSuchPoolError, UsageError
+from jobpool_cli.layout import PoolPaths, home_folder, pools_folder
+from jobpool_cli.pool import JobPool
+from jobpool_cli.supervisor.lock import is_held
+
+
+def command(
+    pools: Annotated[list[str], typer.Argument(metavar="POOL...", help="The pools' names.", show_default=False)],
+    *,
+    force: Annotated[
+        bool,
+        typer.Option("--force", "-f", help="Do not ask; a running pool's processes are stopped.", show_default=False),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)] = False,
+    home: options.Home = None,
+) -> None:
+    """Delete pools with their results and logs; asks first."""
+    folder = pools_folder(home_folder(home))
+    doomed: dict[str, JobPool | Path] = {}
+    for name in pools:
+        found = _find(name, folder, home)
+        if found is not None:
+            doomed[found.name] = found
+    # All or none: what cannot be removed is told before anything is.
+    for name, each in doomed.items():
+        if not force and is_held(_paths(each).lock):
+            raise ConflictError(
+                f"{name} is being worked on", f"wait for it, or stop and delete it: jobpool rm --force {name}"
+            )
+        if not force and isinstance(each, Path):
+            raise DamagedPoolError(f"{name} is damaged", f"what is left of it is deleted by: jobpool rm --force {name}")
+    if doomed and not (force or yes) and not _agreed(doomed):
+        render.say("nothing was deleted")
+        return
+    for name, each in doomed.items():
+        _remove(each, force=force)
+        render.say(f"{name} is deleted")
+
+
+def _find(name: str, folder: Path, home: str | None) -> JobPool | Path | None:
+    """Find a pool; the path of one that is damaged, None where a killed `rm` had already taken it out of sight."""
+    try:
+        return JobPool.open(name, home=home)
+    except DamagedPoolError:
+        return folder / name
+    except NoSuchPoolError:
+        from jobpool_cli.submit import finish_removal  # noqa: PLC0415 - pyarrow, for the rare case
+
+        if not finish_removal(folder, name):
+            raise
+        render.say(f"{name} is deleted")
+        return None
+
+
+def _paths(each: JobPool | Path) -> PoolPaths:
+    return each.paths if isinstance(each, JobPool) else PoolPaths(each)
+
+
+def _agreed(doomed: dict[str, JobPool | Path]) -> bool:
+    if not (render.is_terminal(sys.stdin) and render.is_terminal(sys.stderr)):
+        raise UsageError("rm deletes results, and there is no terminal to ask on", "say so: jobpool rm --yes POOL")
+    what = ", ".join(
+        f"{name} ({render.count(each.n_jobs)})" if isinstance(each, JobPool) else name for name, each in doomed.items()
+    )
+    return typer.confirm(f"Delete {what} with all results and logs?", err=True)
+
+
+def _remove(each: JobPool | Path, *, force: bool) -> None:
+    if isinstance(each, JobPool):
+        each.remove(force=force)
+        return
+    from jobpool_cli.submit import remove  # noqa: PLC0415
+
+    with contextlib.suppress(FileNotFoundError):
+        remove(each)

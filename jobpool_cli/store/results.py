@@ -1,0 +1,176 @@
+"""The results of successful tasks as Python values, ascending by task, a few thousand in memory at a time.
+
+Segments and blobs overlap in their task numbers, since workers finish in any order. Their row groups are read in the
+order of their first tasks, and a value is given out as soon as no later row group can hold an earlier task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobpool_cli.errors import DamagedPoolError
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store.buffers import fixed_width
+from jobpool_cli.store.outcomes import table_of
+from jobpool_cli.store.segments import row_group_bounds
+from jobpool_cli.store.state import Segment, StateReader
+from jobpool_cli.store.tasks import numbers
+from jobpool_cli.store.values import PICKLE, RESULT, decode
+
+COLUMNS = ["task", RESULT, PICKLE]
+# Values that exist as Python objects at the same time: enough that a column's fixed costs do not count.
+ROWS_AT_ONCE = 4096
+END = 2**62
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A row group or a blob that is still to be read: its lowest and highest task."""
+
+    first: int
+    last: int
+    read: Callable[[], pa.Table]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Rows that are read and not yet given out, sorted by task."""
+
+    tasks: Int64s
+    table: pa.Table
+
+    @classmethod
+    def of(cls, table: pa.Table, wanted: Int64s | None) -> _Held:
+        """Take the wanted rows of a table."""
+        tasks = numbers(table["task"])
+        if wanted is not None:
+            chosen = np.flatnonzero(np.isin(tasks, wanted))
+            tasks, table = tasks[chosen], table.take(fixed_width(chosen, pa.int64()))
+        if len(tasks) > 1 and (tasks[1:] < tasks[:-1]).any():
+            order = np.argsort(tasks, kind="stable")
+            tasks, table = tasks[order], table.take(fixed_width(order, pa.int64()))
+        return cls(tasks, table)
+
+    def since(self, row: int) -> _Held:
+        """The rows from this one on."""
+        return _Held(self.tasks[row:], self.table.slice(row))
+
+    def values(self, rows: Int64s) -> dict[int, object]:
+        """The results of some rows, which follow each other, by task."""
+        first = int(rows[0])
+        table, tasks = self.table.slice(first, len(rows)), self.tasks[first : first + len(rows)]
+
+        def on_error(position: int, error: Exception) -> object:
+            raise DamagedPoolError(
+                f"the result of task {tasks[position]} cannot be unpickled: {type(error).__name__}: {error}",
+                "its class must be importable where results are read",
+            ) from error
+
+        found = decode(table[RESULT], table.schema.field(RESULT), table[PICKLE], on_error)
+        return dict(zip(tasks.tolist(), found, strict=True))
+
+
+def read_results(
+    paths: PoolPaths, reader: StateReader, tasks: Sequence[int] | None = None
+) -> Iterator[tuple[int, object]]:
+    """Yield (task, result) of the successful tasks, ascending; unpickles: only for a pool that one owns.
+
+    Args:
+        paths: the pool.
+        reader: an open reader of its state.
+        tasks: only these; those that have not succeeded are left out.
+
+    Raises:
+        DamagedPoolError: a segment cannot be read, or a value not be unpickled; names the tasks.
+    """
+    wanted = None if tasks is None else np.unique(np.asarray(tasks, np.int64))
+    with reader.snapshot():
+        segments = reader.segments()
+        blobs = reader.inbox_blobs(None if wanted is None or not len(wanted) else (int(wanted[0]), int(wanted[-1]) + 1))
+    pieces: list[_Piece] = []
+    for segment in segments:
+        if _touches(wanted, segment.first, segment.last):
+            pieces += _row_groups(paths, segment)
+    pieces += [_blob(blob) for blob in blobs]
+    held: list[_Held] = []
+    for piece in sorted(pieces, key=lambda each: each.first):
+        if not _touches(wanted, piece.first, piece.last):
+            continue
+        held = yield from _give_out(held, piece.first)
+        found = _Held.of(piece.read(), wanted)
+        if len(found.tasks):
+            held.append(found)
+    yield from _give_out(held, None)
+
+
+def _touches(wanted: Int64s | None, first: int, last: int) -> bool:
+    return wanted is None or bool(np.searchsorted(wanted, first) < np.searchsorted(wanted, last, "right"))
+
+
+def _row_groups(paths: PoolPaths, segment: Segment) -> list[_Piece]:
+    path = paths.results / segment.file
+    try:
+        # Opened again for each row group: a pool may have more segments than a process may have open files.
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(paths, segment, error) from error
+    bounds = row_group_bounds(metadata) or [(segment.first, segment.last)] * metadata.num_row_groups
+    return [
+        _Piece(first, last, _row_group_reader(paths, segment, number)) for number, (first, last) in enumerate(bounds)
+    ]
+
+
+def _row_group_reader(paths: PoolPaths, segment: Segment, number: int) -> Callable[[], pa.Table]:
+    def read() -> pa.Table:
+        try:
+            with pq.ParquetFile(paths.results / segment.file) as file:
+                return file.read_row_group(number, [name for name in COLUMNS if name in file.schema_arrow.names])
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(paths, segment, error) from error
+
+    return read
+
+
+def _damaged(paths: PoolPaths, segment: Segment, error: Exception) -> DamagedPoolError:
+    return DamagedPoolError(
+        f"{paths.results / segment.file} cannot be read: {str(error).splitlines()[0]};"
+        f" it holds results of {segment.rows} tasks between {segment.first} and {segment.last}",
+        "restore the file from a copy; the other segments are not affected",
+    )
+
+
+def _blob(blob: bytes) -> _Piece:
+    table = table_of(blob).select(COLUMNS)
+    tasks = numbers(table["task"])
+    return _Piece(int(tasks.min()), int(tasks.max()), lambda: table)
+
+
+def _give_out(held: list[_Held], before: int | None) -> Generator[tuple[int, object], None, list[_Held]]:
+    """Yield what is held of tasks before this one (all for None), ascending, and return the rest."""
+    limit = END if before is None else before
+    due = [each for each in held if each.tasks[0] < limit]
+    if not due:
+        return held
+    # Each table is sorted: what is due of it is its beginning.
+    counts = [int(np.searchsorted(each.tasks, limit)) for each in due]
+    tasks = np.concatenate([each.tasks[:count] for each, count in zip(due, counts, strict=True)])
+    sources = np.repeat(np.arange(len(due)), counts)
+    rows = np.concatenate([np.arange(count) for count in counts])
+    order = np.argsort(tasks, kind="stable")
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        chosen = order[start : start + ROWS_AT_ONCE]
+        values: dict[int, object] = {}
+        for source in np.unique(sources[chosen]).tolist():
+            values |= due[source].values(rows[chosen[sources[chosen] == source]])
+        for task in tasks[chosen].tolist():
+            yield task, values.pop(task)
+    rest = [each.since(count) for each, count in zip(due, counts, strict=True) if count < len(each.tasks)]
+    return [*(each for each in held if each.tasks[0] >= limit), *rest]

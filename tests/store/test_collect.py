@@ -1,0 +1,261 @@
+"""Collecting agrees with what pandas.concat makes of the same results."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobpool_cli.errors import DamagedPoolError, InputError
+from jobpool_cli.store.collect import Collected, assemble
+from jobpool_cli.store.values import encode
+
+ARGUMENTS = pa.table({"x": list(range(12)), "name": list("abcdefghijkl")})
+
+
+def part(results: dict[int, Any]) -> pa.Table:
+    encoded = encode(list(results.values()))
+    fields = [pa.field("task", pa.int64()), encoded.field]
+    columns = [pa.array(results, pa.int64()), encoded.result]
+    if encoded.pickles is not None:
+        fields.append(pa.field("result_pickle", encoded.pickles.type))
+        columns.append(encoded.pickles)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def keys_of(tasks: Sequence[int]) -> list[tuple[int, str]]:
+    return [(task, "abcdefghijkl"[task]) for task in tasks]
+
+
+def read_back(collected: Collected) -> pd.DataFrame:
+    sink = io.BytesIO()
+    pq.write_table(collected.to_arrow(), sink)
+    return pd.read_parquet(io.BytesIO(sink.getvalue()))
+
+
+columns = {
+    "a": st.integers(-5, 5),
+    "b": st.floats(-1, 1),
+    "c": st.text("xyz", max_size=2),
+    "x": st.datetimes(pd.Timestamp("2000-01-01").to_pydatetime(), pd.Timestamp("2030-01-01").to_pydatetime()),
+}
+
+
+@st.composite
+def small_frames(draw: st.DrawFn) -> pd.DataFrame:
+    names = draw(st.lists(st.sampled_from(list(columns)), min_size=1, unique=True))
+    rows = draw(st.integers(1, 3))
+    frame = pd.DataFrame({name: draw(st.lists(columns[name], min_size=rows, max_size=rows)) for name in names})
+    return frame.set_axis([7, 8, 9][:rows]) if draw(st.booleans()) else frame
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(small_frames(), min_size=1, max_size=8), st.permutations(range(12)), st.integers(1, 4))
+def test_frames_in_any_order_and_any_batches_collect_as_concat_does(
+    frames: list[pd.DataFrame], tasks: list[int], batch: int
+) -> None:
+    results = dict(zip(tasks, frames, strict=False))
+    pairs = list(results.items())
+    parts = [part(dict(pairs[start : start + batch])) for start in range(0, len(pairs), batch)]
+    collected = assemble(parts, ARGUMENTS)
+    found = collected.to_pandas()
+    expected = pd.concat([results[task] for task in sorted(results)], keys=keys_of(sorted(results)))
+    expected.index.names = ["x", "name", None]
+    assert collected.n_rows == len(expected)
+    assert set(found.columns) == set(expected.columns)
+    pd.testing.assert_frame_equal(found[expected.columns], expected)
+    pd.testing.assert_frame_equal(read_back(collected), found)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(0, 11), st.none() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False), min_size=1
+    ),
+    st.integers(1, 4),
+)
+def test_numbers_collect_into_one_column(results: dict[int, Any], batch: int) -> None:
+    pairs = list(results.items())
+    parts = [part(dict(pairs[start : start + batch])) for start in range(0, len(pairs), batch)]
+    found = assemble(parts, ARGUMENTS, drop_index=True).to_pandas()
+    assert found.index.tolist() == sorted(results)
+    assert found.index.name == "task"
+    for task, value in results.items():
+        cell: Any = found["result"].to_dict()[task]
+        assert pd.isna(cell) if value is None else cell == value
+
+
+def test_the_index_is_the_arguments() -> None:
+    collected = assemble([part({3: "three", 1: "one"}), part({0: "zero"})], ARGUMENTS)
+    assert collected.to_pandas()["result"].to_dict() == {(0, "a"): "zero", (1, "b"): "one", (3, "d"): "three"}
+    assert collected.to_arrow().schema.names == ["x", "name", "result"]
+
+
+def test_one_argument_makes_a_plain_index() -> None:
+    frame = assemble([part({1: 5})], ARGUMENTS.select(["x"])).to_pandas()
+    assert frame.index.names == ["x"]
+    assert frame["result"].to_dict() == {1: 5}
+
+
+def test_none_among_frames_is_a_table_without_rows() -> None:
+    parts = [part({0: pd.DataFrame({"a": [1]}), 2: None}), part({3: None}), part({4: pd.DataFrame()})]
+    assert assemble(parts, ARGUMENTS, drop_index=True).to_pandas()["a"].to_dict() == {(0, 0): 1}
+
+
+def test_frames_stay_values_if_one_result_is_no_table_or_if_asked_to() -> None:
+    mixed = assemble([part({0: pd.DataFrame({"a": [1]}), 1: 5})], ARGUMENTS).to_pandas()
+    assert list(mixed.columns) == ["result"]
+    assert mixed["result"].iloc[1] == 5
+    kept = assemble([part({0: pd.DataFrame({"a": [1]})})], ARGUMENTS, flatten=False).to_pandas()
+    pd.testing.assert_frame_equal(kept["result"].iloc[0], pd.DataFrame({"a": [1]}))
+
+
+def test_an_argument_named_like_a_column_is_kept_beside_it() -> None:
+    arguments = pa.table({"a": [10, 20], "result": ["p", "q"]})
+    rows = assemble([part({1: pd.DataFrame({"a": [1]})})], arguments)
+    assert rows.to_arrow().schema.names == ["arg_a", "result", "__index_level_2__", "a"]
+    assert rows.to_pandas().index.names == ["a", "result", None]
+    assert read_back(rows).index.names == ["a", "result", None]
+    values = assemble([part({1: 1.5})], arguments)
+    assert values.to_arrow().schema.names == ["a", "arg_result", "result"]
+    assert values.to_pandas().index.names == ["a", "result"]
+
+
+def test_dtypes_of_frames_survive() -> None:
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([1, None], "Int64"),
+            "s": pd.array(["a", None], "string"),
+            "k": pd.Categorical(["v", None], ["w", "v"], ordered=True),
+            "t": pd.DatetimeIndex(["2026-01-01", "NaT"], tz="Europe/Berlin"),
+            "f": np.array([1, 2], "float32"),
+        }
+    )
+    collected = assemble([part({1: frame}), part({0: frame})], ARGUMENTS.select(["x"]))
+    expected = pd.concat([frame, frame], keys=[0, 1], names=["x", None])
+    pd.testing.assert_frame_equal(collected.to_pandas(), expected)
+    pd.testing.assert_frame_equal(read_back(collected), expected)
+
+
+def test_named_and_multiple_index_levels_survive() -> None:
+    frame = pd.DataFrame({"v": [1, 2], "k": ["a", "b"], "d": [3, 4]}).set_index(["k", "d"])
+    collected = assemble([part({1: frame, 2: frame})], ARGUMENTS.select(["x"]))
+    expected = pd.concat([frame, frame], keys=[1, 2], names=["x", "k", "d"])
+    pd.testing.assert_frame_equal(collected.to_pandas(), expected)
+    pd.testing.assert_frame_equal(read_back(collected), expected)
+
+
+def test_series_arrow_and_polars_tables_are_tables_too() -> None:
+    results = {0: pd.Series([1], name="a"), 1: pa.table({"a": [2]}), 2: pl.DataFrame({"a": [3, 4]})}
+    found = assemble([part(results)], ARGUMENTS, drop_index=True).to_pandas()
+    assert found["a"].to_dict() == {(0, 0): 1, (1, 0): 2, (2, 0): 3, (2, 1): 4}
+
+
+def test_containers_are_python_objects_in_pandas_and_columns_in_arrow() -> None:
+    collected = assemble([part({0: [1, 2], 2: []}), part({1: [0.5]})], ARGUMENTS)
+    assert collected.to_pandas()["result"].tolist() == [[1, 2], [0.5], []]
+    assert collected.to_arrow().column("result").to_pylist() == [[1, 2], [0.5], []]
+    dicts = assemble([part({0: {"a": 1}}), part({1: {"b": "x", "a": 0.5}})], ARGUMENTS)
+    assert dicts.to_pandas()["result"].tolist() == [{"a": 1}, {"b": "x", "a": 0.5}]
+    assert dicts.to_arrow().column("result").to_pylist() == [{"a": 1, "b": None}, {"a": 0.5, "b": "x"}]
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [{0: 1, 1: "a"}],
+        [{0: True}, {1: 1}],
+        [{0: pd.DataFrame({"a": [1]})}, {1: pd.DataFrame({"a": ["x"]})}],
+        [{0: object()}],
+        [{0: 1j}],
+        [{0: 2**70}],
+    ],
+)
+def test_what_fits_no_column_is_an_object_in_pandas_and_an_error_in_arrow(results: list[dict[int, Any]]) -> None:
+    collected = assemble([part(one) for one in results], ARGUMENTS)
+    frame = collected.to_pandas()
+    assert all(dtype == np.dtype(object) for dtype in frame.dtypes)
+    assert collected.n_rows == len(frame) == sum(map(len, results))
+    with pytest.raises(InputError, match="do not fit into the columns"):
+        collected.to_arrow()
+
+
+def test_the_error_names_the_column_that_cannot_be_united() -> None:
+    results = {0: pd.DataFrame({"height": [1]}), 1: pd.DataFrame({"height": ["x"]})}
+    with pytest.raises(InputError, match="'height' is int64 in some results and large_string in others"):
+        assemble([part(results)], ARGUMENTS).to_arrow()
+
+
+def test_frames_that_arrow_cannot_hold_collect_in_pandas() -> None:
+    frame = pd.DataFrame({"z": np.array([1j])})
+    collected = assemble([part({3: frame, 1: frame})], ARGUMENTS.select(["x"]))
+    pd.testing.assert_frame_equal(collected.to_pandas(), pd.concat([frame, frame], keys=[1, 3], names=["x", None]))
+    with pytest.raises(InputError):
+        collected.to_arrow()
+
+
+def test_no_results_make_an_empty_table() -> None:
+    collected = assemble([], ARGUMENTS)
+    assert collected.n_rows == 0
+    assert collected.to_arrow().schema.names == ["x", "name", "result"]
+    assert collected.to_pandas().index.names == ["x", "name"]
+
+
+def test_nested_arguments_are_json_text_in_the_index() -> None:
+    arguments = pa.table({"options": [{"a": [1, None]}, None]})
+    frame = assemble([part({0: 1, 1: 2})], arguments).to_pandas()
+    assert frame.index[0] == '{"a": [1, null]}'
+
+
+def test_sliced_parts_and_arguments_collect_alike() -> None:
+    whole = part({task: pd.DataFrame({"a": [task] * (task % 3)}) for task in range(12)})
+    found = assemble([whole.slice(6), whole.slice(0, 6)], ARGUMENTS, drop_index=True)
+    again = assemble([whole], ARGUMENTS, drop_index=True)
+    assert found.to_arrow().equals(again.to_arrow())
+
+
+def test_a_pickle_that_cannot_be_loaded_names_its_task() -> None:
+    table = part({0: 1, 4: {1}})
+    broken = table.set_column(2, "result_pickle", pa.array([None, b"no pickle"], pa.binary()))
+    with pytest.raises(DamagedPoolError, match="the result of task 4 cannot be unpickled"):
+        assemble([broken], ARGUMENTS)
+
+
+def test_duckdb_and_polars_read_the_table_as_it_stands() -> None:
+    table = assemble([part({0: pd.DataFrame({"a": [1, 2]}), 1: pd.DataFrame({"a": [3]})})], ARGUMENTS).to_arrow()
+    with duckdb.connect() as connection:
+        connection.register("collected", table)
+        assert connection.sql("select name, sum(a)::int from collected group by name order by name").fetchall() == [
+            ("a", 3),
+            ("b", 3),
+        ]
+    loaded = pl.from_arrow(table)
+    assert isinstance(loaded, pl.DataFrame)
+    assert loaded["a"].to_list() == [1, 2, 3]
+
+
+def test_collecting_plain_values_as_arrow_does_not_import_pandas() -> None:
+    code = (
+        "import sys, numpy as np, pyarrow as pa\n"
+        "from jobpool_cli.store.values import encode\n"
+        "from jobpool_cli.store.buffers import fixed_width\n"
+        "from jobpool_cli.store.collect import assemble\n"
+        "e = encode(['a', 'b'])\n"
+        "schema = pa.schema([pa.field('task', pa.int64()), e.field])\n"
+        "tasks = fixed_width(np.array([1, 0]), pa.int64())\n"
+        "arguments = pa.Table.from_arrays([tasks], ['x'])\n"
+        "table = assemble([pa.Table.from_arrays([tasks, e.result], schema=schema)], arguments).to_arrow()\n"
+        "assert table.to_pydict() == {'x': [1, 0], 'result': ['b', 'a']}\n"
+        "assert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
