@@ -36,7 +36,7 @@ __all__ = [  # noqa: RUF022 - the order in which one meets them
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Load a public name on its first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'jobpool_cli' has no attribute {name!r}")

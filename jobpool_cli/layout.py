@@ -1,4 +1,4 @@
-"""Every path of a pool directory, and the version of its format. The reference page is docs/reference/pool-directory.md.
+"""Every path of a pool directory, and the version of its format; docs/reference/pool-directory.md is the page.
 
 ::
 

@@ -22,11 +22,9 @@ from jobpool_cli.errors import (
 )
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, home_folder, pools_folder
 from jobpool_cli.model import Failure, PoolState, PoolStatus, RunningTask, TaskState
-from jobpool_cli.store import requests
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.slots import read_running
 from jobpool_cli.store.state import FailureGroup, StateReader, to_datetime
-from jobpool_cli.supervisor.launch import launch
 from jobpool_cli.supervisor.lock import is_held
 
 if TYPE_CHECKING:
@@ -152,9 +150,7 @@ class JobPool:
         """Return what the workers run right now."""
         return read_running(self.paths.slots) if self.is_live() else []
 
-    def wait(
-        self, timeout: float | None = None, *, on_look: Callable[[PoolStatus], None] | None = None
-    ) -> PoolStatus:
+    def wait(self, timeout: float | None = None, *, on_look: Callable[[PoolStatus], None] | None = None) -> PoolStatus:
         """Wait until all tasks are finished and every result is in ``results/``.
 
         Args:
@@ -229,7 +225,7 @@ class JobPool:
         if status.state is PoolState.INTERRUPTED:
             # Of two that resume at once, one finds the lock taken: that is a conflict, and is said.
             self._check_owner()
-            launch(self.paths)
+            _launch(self.paths)
             status = self.snapshot()
         if status.state is PoolState.PAUSED:
             self._ask("resume", {})
@@ -265,9 +261,7 @@ class JobPool:
             return {"retried": 0, "cancelled": 0}
         return self._ask("retry", details)
 
-    def _check_retryable(
-        self, tasks: Sequence[int], failed: set[int], cancelled: Sequence[tuple[int, int]]
-    ) -> None:
+    def _check_retryable(self, tasks: Sequence[int], failed: set[int], cancelled: Sequence[tuple[int, int]]) -> None:
         self.check_tasks(tasks)
         for task in tasks:
             if task not in failed and not any(low <= task < high for low, high in cancelled):
@@ -295,7 +289,8 @@ class JobPool:
         if self.is_live():
             if not force:
                 raise ConflictError(
-                    f"{self.name} is being worked on", f"wait for it, or stop and delete it: jobpool rm --force {self.name}"
+                    f"{self.name} is being worked on",
+                    f"wait for it, or stop and delete it: jobpool rm --force {self.name}",
                 )
             with contextlib.suppress(WaitTimeoutError):
                 self.shutdown(wait=False, timeout=10.0)
@@ -307,6 +302,8 @@ class JobPool:
         self._check_owner()
         limit = ANSWER_SECONDS if timeout is None else timeout
         deadline = time.monotonic() + limit
+        from jobpool_cli.store import requests  # noqa: PLC0415 - only for those who ask for something
+
         request = requests.post(self.paths.requests, action, details)
         while True:
             with self._reader() as reader:
@@ -315,7 +312,7 @@ class JobPool:
                 break
             if not self.is_live():
                 with contextlib.suppress(ConflictError):
-                    launch(self.paths)
+                    _launch(self.paths)
             elif time.monotonic() >= deadline:
                 raise WaitTimeoutError(
                     f"the supervisor of {self.name} did not answer within {limit:g} s",
@@ -332,7 +329,7 @@ class JobPool:
         # The supervisor that answered may have been on its way out.
         while self.snapshot().state is PoolState.INTERRUPTED and not self.is_live():
             with contextlib.suppress(ConflictError):
-                launch(self.paths)
+                _launch(self.paths)
 
     def _check_owner(self) -> None:
         """Refuse to run, or load pickles from, a pool that is somebody else's.
@@ -510,6 +507,12 @@ class JobPool:
             return StateReader(self.paths.state_db)
         except PermissionError as error:
             raise MachineError(f"{self.paths.state_db} may not be read: {error.strerror}") from error
+
+
+def _launch(paths: PoolPaths) -> None:
+    from jobpool_cli.supervisor.launch import launch  # noqa: PLC0415 - `status` starts nothing
+
+    launch(paths)
 
 
 def _names(pools: Path) -> Iterator[str]:

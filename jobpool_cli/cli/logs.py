@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.cli.render_tables import LogWriter, json_text
+from jobpool_cli.cli.render_tables import LogWriter, escape_for_terminal, json_text
 from jobpool_cli.errors import UsageError
 from jobpool_cli.pool import LAST, JobPool
 
@@ -77,6 +78,7 @@ def _follow(pool: JobPool, tasks: list[int], tail: int | None) -> None:
             for log, chunk in pool.follow_log(task, tail=tail):
                 writer.begin((log.task, log.attempt), f"task {log.task}, attempt {log.attempt}")
                 writer.write(chunk)
+                writer.flush()
             if log is None:
                 render.say(f"task {task} printed nothing, and nobody works on {pool.name} any more")
             else:
@@ -86,6 +88,7 @@ def _follow(pool: JobPool, tasks: list[int], tail: int | None) -> None:
             what = f"worker {piece.worker}" + ("" if piece.task is None else f", task {piece.task}")
             writer.begin((piece.worker, piece.task), what)
             writer.write(piece.data)
+            writer.flush()
     writer.end()
 
 
@@ -100,16 +103,20 @@ def _say_if_cut(log: TaskLog) -> None:
 
 
 def _write_json(log: TaskLog) -> None:
-    text = b"".join(log.chunks()).decode("utf-8", "backslashreplace")
-    line = {
+    """Write a log as a line of JSON, a piece at a time; bytes that are no UTF-8 become escapes."""
+    harmless = escape_for_terminal()
+    facts = {
         "task": log.task,
         "attempt": log.attempt,
         "state": str(log.state),
         "worker": log.worker,
-        "log": text,
         "missing_bytes": log.missing,
     }
-    render.write(render.for_stream(json_text(line), lines=True))
+    sys.stdout.write(f'{json_text(facts)[:-1]}, "log": "')
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    for chunk in log.chunks():
+        sys.stdout.write(harmless(json_text(decoder.decode(chunk))[1:-1]))
+    sys.stdout.write(json_text(decoder.decode(b"", final=True))[1:-1] + '"}\n')
 
 
 def _say_what_is_not_there(pool: JobPool, tasks: list[int], found: set[int], attempt: int | None) -> None:

@@ -57,7 +57,8 @@ class Verbs(TyperGroup):
         return build(cmd_name) if cmd_name in VERBS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: D102
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        known = ctx.resilient_parsing or not args or args[0] in VERBS or args[0].startswith("-")
+        if not known:
             from difflib import get_close_matches  # noqa: PLC0415
 
             near = get_close_matches(args[0], VERBS, 1)
@@ -68,13 +69,6 @@ class Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002, D102
         with formatter.section("Commands"):
             formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
-
-    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:  # noqa: D102
-        if incomplete.startswith("-"):
-            return super().shell_complete(ctx, incomplete)
-        from typer.core import CompletionItem  # type: ignore[attr-defined]  # noqa: PLC0415
-
-        return [CompletionItem(verb, help=text) for verb, (_, text) in VERBS.items() if verb.startswith(incomplete)]
 
 
 class _UnknownVerbError(JobPoolError):
@@ -148,6 +142,10 @@ def _run(arguments: list[str]) -> int:
     try:
         commands = group()
         if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
+            # Makes the shells known; Typer does it itself only where it also adds --install-completion.
+            from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
+
+            completion_init()
             commands.main(arguments, prog_name=PROGRAM)
         with commands.make_context(PROGRAM, arguments) as context:
             commands.invoke(context)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Annotated
 
 import typer
 
-from jobpool_cli.errors import UsageError
+from jobpool_cli.errors import JobPoolError, UsageError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|d)?\s*", re.IGNORECASE)
@@ -47,7 +48,9 @@ def _pool_names(incomplete: str) -> list[str]:
     """Complete a pool's name on the command line."""
     from jobpool_cli.pool import JobPool  # noqa: PLC0415
 
-    return [name for name in reversed(JobPool.list()) if name.startswith(incomplete)]
+    with contextlib.suppress(JobPoolError, OSError):  # no place for messages
+        return [name for name in reversed(JobPool.list()) if name.startswith(incomplete)]
+    return []
 
 
 Pool = Annotated[

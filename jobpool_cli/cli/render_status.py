@@ -64,22 +64,17 @@ def write_status(status: PoolStatus) -> None:
 def _bar(status: PoolStatus) -> str:
     """Draw the shares of success, failed and cancelled; none that exists is rounded away."""
     segments = (
-        ("success", status.counts[TaskState.SUCCESS], "█"),
-        ("error", status.failed, "▓"),
-        ("cancelled", status.counts[TaskState.CANCELLED], "▒"),
+        (TaskState.SUCCESS, status.counts[TaskState.SUCCESS], "█"),
+        (TaskState.ERROR, status.failed, "▓"),
+        (TaskState.CANCELLED, status.counts[TaskState.CANCELLED], "▒"),
     )
-    drawn, used = [], 0
-    for state, many, block in segments:
-        cells = max(1, many * BAR_CELLS // status.n_jobs) if many else 0
-        cells = min(cells, BAR_CELLS - used)
-        used += cells
-        drawn.append(paint_state(state, block * cells))
-    if status.n_jobs and status.finished == status.n_jobs and used < BAR_CELLS:
-        # Rounding down must not leave a done pool with a gap.
-        state, _, block = max(segments, key=lambda segment: segment[1])
-        drawn.insert(0, paint_state(state, block * (BAR_CELLS - used)))
-        used = BAR_CELLS
-    return "".join(drawn) + paint("░" * (BAR_CELLS - used), "dim")
+    cells = [max(1, many * BAR_CELLS // status.n_jobs) if many else 0 for _, many, _ in segments]
+    largest = cells.index(max(cells))
+    cells[largest] -= max(0, sum(cells) - BAR_CELLS)
+    if status.n_jobs and status.finished == status.n_jobs:
+        cells[largest] += BAR_CELLS - sum(cells)  # rounding down must not leave a done pool with a gap
+    drawn = [paint_state(state.value, block * each) for (state, _, block), each in zip(segments, cells, strict=True)]
+    return "".join(drawn) + paint("░" * (BAR_CELLS - sum(cells)), "dim")
 
 
 def _facts(status: PoolStatus) -> list[tuple[str, str]]:

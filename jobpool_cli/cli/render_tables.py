@@ -28,13 +28,13 @@ Cells = Callable[[Sequence[object]], Sequence[str]]
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def values_of(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+def values_of(column: pa.ChunkedArray) -> list[Any]:
     """Return the Python values of a column."""
     from jobpool_cli.store.arguments import plain_values  # noqa: PLC0415 - pyarrow
 
-    if hasattr(column.type, "value_type") and hasattr(column.type, "index_type"):
+    if _is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return list(plain_values(column))
+    return plain_values(column)
 
 
 # --- values as text
@@ -147,18 +147,64 @@ def _write_tsv(table: pa.Table, names: Sequence[str]) -> None:
 
 
 def _tsv_cells(column: pa.ChunkedArray) -> Sequence[str]:
+    if column.null_count == len(column):
+        return [""] * len(column)
+    if _is_dictionary(column.type):
+        return _looked_up(column, lambda value: _tsv(cell_text(value)))
+    bare = _bare_texts(column)
+    if bare is not None:
+        return ["" if text is None else text for text in bare] if column.null_count else bare
+    return _each_once(values_of(column), lambda value: _tsv(cell_text(value)))
+
+
+def _is_dictionary(kind: pa.DataType) -> bool:
     import pyarrow.types as pt  # noqa: PLC0415
 
-    values = values_of(column)
-    if not column.null_count and (pt.is_integer(column.type) or pt.is_floating(column.type)):
-        return list(map(repr, values))
-    if column.null_count == len(values):
-        return [""] * len(values)
-    # Few values, many rows: states, workers' errors.
-    if len(values) > ROWS_AT_ONCE // 2 and (pt.is_dictionary(column.type) or pt.is_string(column.type)):
-        known = {value: _tsv(cell_text(value)) for value in set(values)}
-        return [known[value] for value in values]
-    return [_tsv(cell_text(value)) for value in values]
+    return bool(pt.is_dictionary(kind))
+
+
+def _looked_up(column: pa.ChunkedArray, write: Callable[[Any], str]) -> list[str]:
+    """Write each value of a dictionary once."""
+    from jobpool_cli.store.arguments import plain_values  # noqa: PLC0415
+
+    written: list[str] = []
+    for chunk in column.chunks:
+        known = [write(value) for value in plain_values(chunk.dictionary)]
+        codes = plain_values(chunk.indices)
+        written += [known[code] if isinstance(code, int) else write(None) for code in codes]
+    return written
+
+
+def _each_once(values: list[Any], write: Callable[[Any], str]) -> list[str]:
+    """Write values of which many are alike: states, errors, names."""
+    try:
+        known: dict[Any, str] = {value: write(value) for value in {*values} if isinstance(value, str)}
+    except TypeError:  # lists and dicts
+        return list(map(write, values))
+    return [known[value] if value in known else write(value) for value in values]
+
+
+def _bare_texts(column: pa.ChunkedArray) -> list[Any] | None:
+    """Numbers and moments as text, None where they are null; these need neither quotes nor escapes. None for others."""
+    import numpy as np  # noqa: PLC0415
+    import pyarrow.types as pt  # noqa: PLC0415
+
+    kind = column.type
+    if pt.is_integer(kind) or pt.is_floating(kind):
+        values = values_of(column)
+        if not column.null_count:
+            return list(map(repr, values))
+        return [None if value is None else repr(value) for value in values]
+    if pt.is_timestamp(kind) and kind.unit == "us" and kind.tz == "UTC":
+        texts: list[Any] = []
+        for chunk in column.chunks:
+            numbers = np.frombuffer(chunk.buffers()[1], np.int64, len(chunk), chunk.offset * 8)
+            part = np.datetime_as_string(numbers.view("datetime64[us]"), timezone="UTC").tolist()
+            if chunk.null_count:
+                part = [text if there else None for text, there in zip(part, chunk.is_valid().to_pylist(), strict=True)]
+            texts += part
+        return texts
+    return None
 
 
 def _tsv(text: str) -> str:
@@ -216,15 +262,17 @@ def _objects(table: pa.Table, nested: Mapping[str, pa.Table], start: int) -> Ite
 def _json_cells(column: pa.ChunkedArray) -> Sequence[str]:
     import pyarrow.types as pt  # noqa: PLC0415
 
-    values = values_of(column)
-    if not column.null_count and pt.is_integer(column.type):
-        return list(map(repr, values))
-    if column.null_count == len(values):
-        return ["null"] * len(values)
-    if pt.is_dictionary(column.type):
-        known = {value: json_text(value) for value in set(values)}
-        return [known[value] for value in values]
-    return list(map(json_text, values))
+    if column.null_count == len(column):
+        return ["null"] * len(column)
+    if pt.is_floating(column.type):
+        return [json_text(value) if value is None or value - value != 0 else repr(value) for value in values_of(column)]
+    if _is_dictionary(column.type):
+        return _looked_up(column, json_text)
+    bare = _bare_texts(column)
+    if bare is None:
+        return _each_once(values_of(column), json_text)
+    quote = '"' if pt.is_timestamp(column.type) else ""
+    return ["null" if text is None else f"{quote}{text}{quote}" for text in bare]
 
 
 def escape_for_terminal() -> Callable[[str], str]:
@@ -252,34 +300,42 @@ class LogWriter:
             return
         first = self._source is None
         self._source = source
-        if not self._headers:
-            return
-        self._end_line()
-        render.write(("" if first else "\n") + render.paint(f"==> {title} <==", "dim"), flush=True)
+        if self._headers:
+            self._end_line()
+            self._send(("" if first else "\n") + render.paint(f"==> {title} <==", "dim") + "\n")
 
     def write(self, data: bytes) -> None:
         """Write a piece."""
         if not data:
             return
         if self._terminal:
-            sys.stdout.write(render.escape(self._decoder.decode(data).replace("\r\n", "\n"), lines=True))
-            sys.stdout.flush()
+            self._send(render.escape(self._decoder.decode(data).replace("\r\n", "\n"), lines=True))
         else:
-            sys.stdout.flush()
             sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
         self._at_line_start = data.endswith(b"\n")
+
+    def flush(self) -> None:
+        """Let it be seen now."""
+        (sys.stdout if self._terminal else sys.stdout.buffer).flush()
 
     def end(self) -> None:
         """Leave the prompt of a terminal at the beginning of a line."""
         if self._terminal:
             self._end_line()
+        self.flush()
+
+    def _send(self, text: str) -> None:
+        # Through a pipe everything goes the way of the bytes, so that nothing overtakes them.
+        if self._terminal:
+            sys.stdout.write(text)
+        else:
+            sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
 
     def _end_line(self) -> None:
         if not self._at_line_start:
             rest = self._decoder.decode(b"", final=True) if self._terminal else ""
             self._decoder.reset()
-            sys.stdout.write(f"{rest}\n")
+            self._send(f"{rest}\n")
             self._at_line_start = True
 
 

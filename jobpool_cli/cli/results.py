@@ -44,7 +44,8 @@ def command(
             sys.stdout.write(harmless("".join(lines)))
             lines.clear()
     sys.stdout.write(harmless("".join(lines)))
-    if tasks and found < len(set(tasks)):
-        render.say(f"{render.count(len(set(tasks)) - found)} of those have no result: jobpool tasks {opened.name}")
+    without = len(set(tasks or ())) - found
+    if tasks and without:
+        render.say(f"{without} of these tasks without a result; see: jobpool tasks {opened.name} --task N")
     elif not found:
         render.note(f"{opened.name} has no results yet")

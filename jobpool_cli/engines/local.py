@@ -67,7 +67,7 @@ class Process:
 class LocalEngine:
     """Worker processes on this machine."""
 
-    def __init__(  # noqa: PLR0913 - what a process needs to know
+    def __init__(
         self, paths: PoolPaths, options: PoolOptions, *, pool_id: str, folder: Path, udf: int, first_worker: int
     ) -> None:
         """Prepare; no process is started yet.
@@ -110,7 +110,7 @@ class LocalEngine:
         outcomes, outcomes_worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         outcomes_worker_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        outcomes.setblocking(False)
+        outcomes.settimeout(0)
         log_fd = durable.open_new(log, append=True)
         reset(self._views[slot], worker, 0)
         try:
@@ -303,7 +303,7 @@ class LocalEngine:
                     self._condemn(process, "memory", word)
 
     def _overdue(self, slot: int, timeout: float) -> int | None:
-        """Return the slot's word if its running task is past its time; one that ended meanwhile is not mistaken for it."""
+        """Return the slot's word if its task is past its time; one that ended meanwhile is not mistaken for it."""
         view = self._views[slot]
         word: int = view[POSITION]
         if word == IDLE:

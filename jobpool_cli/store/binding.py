@@ -115,7 +115,7 @@ def write_arguments(bound: BoundArguments, path: Path) -> None:
         MachineError: the disk refused.
     """
     try:
-        with open(durable.open_new(path), "wb") as file:  # noqa: PTH123 - a descriptor
+        with open(durable.open_new(path), "wb") as file:
             pq.write_table(bound.table, file, row_group_size=ROW_GROUP_SIZE, compression="zstd")
         durable.sync_file(path)
     except pa.ArrowNotImplementedError as error:

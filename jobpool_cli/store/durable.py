@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from jobpool_cli.layout import FILE_MODE, FOLDER_MODE, TEMPORARY_PREFIX
@@ -45,7 +44,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """Name a file in the same folder that no reader looks at and that start-up removes."""
-    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}")
+    return path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}-{path.name}")
 
 
 def publish(temporary: Path, path: Path) -> None:

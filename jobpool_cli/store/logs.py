@@ -76,7 +76,7 @@ class TaskLog:
                 end = max(self.start, _end_of_data(fd, self.start, min(self.end, os.fstat(fd).st_size)))
         except FileNotFoundError:
             end = self.start
-        return replace(self, end=end, missing=self.end - end)
+        return self if end == self.end else replace(self, end=end, missing=self.end - end)
 
 
 def find_logs(
@@ -106,8 +106,10 @@ def find_logs(
             found.add(state, [(*row[:2], *row[3:6]) for row in failed if row[2] == state])
         for part in read_outcomes(paths, reader, COLUMNS, span):
             found.add_columns(TaskState.SUCCESS, [numbers(part[name]) for name in COLUMNS])
+    files: dict[int, Path] = {}
     for state, (task, number, worker, start, end) in found.latest(tasks, attempt):
-        yield TaskLog(task, number, state, worker, paths.worker_log(worker), start, end)
+        path = files.get(worker) or files.setdefault(worker, paths.worker_log(worker))
+        yield TaskLog(task, number, state, worker, path, start, end)
 
 
 class _Found:
@@ -143,8 +145,7 @@ class _Found:
         chosen = order[is_last]
         if tasks is None:
             chosen = chosen[columns[4][chosen] > columns[3][chosen]]  # those that wrote anything
-        for row in chosen.tolist():
-            *values, state = (int(column[row]) for column in columns)
+        for *values, state in zip(*(column[chosen].tolist() for column in columns), strict=True):
             yield STATES[state], values
 
 

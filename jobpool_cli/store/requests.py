@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Request:
 
 def post(folder: Path, action: str, details: dict[str, Any]) -> Request:
     """Put a request where the supervisor, now or at its next start, finds it."""
-    request = Request(f"{time.time_ns():020d}-{secrets.token_hex(4)}", action, details)
+    request = Request(f"{time.time_ns():020d}-{os.urandom(4).hex()}", action, details)
     content = json.dumps({"action": action, **details}).encode()
     for left in reversed(range(ATTEMPTS)):
         try:

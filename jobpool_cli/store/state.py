@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError
 from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
@@ -47,7 +47,7 @@ def explain(error: sqlite3.Error, path: Path) -> JobPoolError:
     if primary == sqlite3.SQLITE_FULL:
         return MachineError(f"no room on the disk of {path}", "free some space; the pool goes on from where it was")
     if primary == sqlite3.SQLITE_BUSY:
-        return MachineError(f"{path} stayed locked for {BUSY_TIMEOUT_SECONDS:.0f} s", "see what holds it: fuser -v FILE")
+        return MachineError(f"{path} stayed locked for {BUSY_TIMEOUT_SECONDS:.0f} s", "see what holds it: fuser -v")
     if primary == sqlite3.SQLITE_ERROR:
         return DamagedPoolError(f"{path} does not have the tables of a pool: {error}")
     return MachineError(f"{path} cannot be used: {error} ({getattr(error, 'sqlite_errorname', 'unknown')})")
@@ -138,7 +138,10 @@ class StateReader:
             raise DamagedPoolError(f"{path} is missing", "restore it from a copy; results/*.parquet can still be read")
         try:
             self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None,
+                f"{path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                timeout=BUSY_TIMEOUT_SECONDS,
+                isolation_level=None,
                 check_same_thread=False,
             )
             self._connection.execute("PRAGMA trusted_schema = OFF")
@@ -146,7 +149,7 @@ class StateReader:
         except sqlite3.Error as error:
             raise explain(error, path) from error
 
-    def __enter__(self) -> StateReader:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -181,8 +184,8 @@ class StateReader:
         )
         if not rows:
             raise DamagedPoolError(f"{self._path} has lost its counters")
-        row = rows[0]
-        return Counters(*row[:6], bool(row[6]), *row[7:])
+        success, error, timeout, cancelled, last_finished, retried_at, paused, udf, stop_reason = rows[0]
+        return Counters(success, error, timeout, cancelled, last_finished, retried_at, bool(paused), udf, stop_reason)
 
     def udf_versions(self) -> dict[int, int]:
         """Return how many results come from each code version."""
@@ -191,7 +194,10 @@ class StateReader:
     def segments(self) -> list[Segment]:
         """Return the sealed segments."""
         rows = self._query("SELECT file, first, last, rows, ranges, bytes FROM segments ORDER BY first")
-        return [Segment(*row[:4], parse_ranges(row[4]), row[5]) for row in rows]
+        return [
+            Segment(file, first, last, count, parse_ranges(ranges), size)
+            for file, first, last, count, ranges, size in rows
+        ]
 
     def inbox_blobs(self, tasks: tuple[int, int] | None = None) -> list[bytes]:
         """Return the outcomes that are not sealed yet, those that touch a half-open range of tasks if one is given."""
@@ -257,12 +263,13 @@ class StateReader:
         return count, last or mark, found
 
     def _failures(self, where: str, parameters: Sequence[Any], limit: int | None) -> list[Failure]:
-        rows = self._query(
-            "SELECT f.task, f.attempt, f.state, f.type, f.message, f.file, f.line, f.function, t.text, f.started,"
+        # `where` is one of the callers' three texts, never a value.
+        sql = (
+            "SELECT f.task, f.attempt, f.state, f.type, f.message, f.file, f.line, f.function, t.text, f.started,"  # noqa: S608
             " f.duration, f.worker, f.log_start, f.log_end, f.udf, f.current FROM failures f"
-            f" LEFT JOIN tracebacks t ON t.id = f.traceback {where} ORDER BY f.task, f.attempt LIMIT ?",
-            (*parameters, -1 if limit is None else limit),
+            f" LEFT JOIN tracebacks t ON t.id = f.traceback {where} ORDER BY f.task, f.attempt LIMIT ?"
         )
+        rows = self._query(sql, (*parameters, -1 if limit is None else limit))
         return [
             Failure(
                 task=row[0],

@@ -155,7 +155,7 @@ class StateWriter:
             )
             if current:
                 column = "timeout" if failure.state == "timeout" else "error"
-                self._run(f"UPDATE counters SET {column} = {column} + 1")
+                self._run(f"UPDATE counters SET {column} = {column} + 1")  # noqa: S608 - one of two names
 
     def _traceback(self, text: str | None) -> int | None:
         if text is None:
@@ -196,7 +196,7 @@ class StateWriter:
         )
         for state in (TaskState.ERROR, TaskState.TIMEOUT):
             lost = sum(1 for each in taken if each[2] == state)
-            self._run(f"UPDATE counters SET {state} = {state} - ?", (lost,))
+            self._run(f"UPDATE counters SET {state} = {state} - ?", (lost,))  # noqa: S608 - a name of ours
         self.set_attempts((task, attempt, attempt) for task, attempt, _ in taken)
         return [(task, attempt) for task, attempt, _ in taken]
 

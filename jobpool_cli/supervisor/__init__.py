@@ -1,1 +1,1 @@
-"""The one process that writes a pool: launch and lock, the pure scheduler, and the loop that carries out its effects."""
+"""The one process that writes a pool: launch, lock, the pure scheduler, and the loop that carries out its effects."""

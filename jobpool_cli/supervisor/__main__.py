@@ -18,7 +18,7 @@ from jobpool_cli.supervisor.lock import PoolLock
 
 def reporter(fd: int) -> Callable[[Report], None]:
     """Return a function that sends the first report it is given to the starter, who may be gone, and no other."""
-    os.set_inheritable(fd, False)
+    os.set_inheritable(fd, False)  # noqa: FBT003 - positional in C
     open_fds = [fd]
 
     def report(message: Report) -> None:

@@ -17,7 +17,6 @@ from jobpool_cli.store.state_writer import StateWriter
 from jobpool_cli.supervisor.events import CancelAsked, Event, PauseAsked, ResumeAsked, StopAsked, TasksAdded, UdfChanged
 from jobpool_cli.supervisor.scheduler import Scheduler
 
-
 # What a supervisor on its way out leaves to the next one, which whoever asks will start.
 LATER = frozenset({"retry", "resume"})
 
@@ -34,7 +33,16 @@ class Control:
         flush: Callable[[], None],
         scheduler: Scheduler,
     ) -> None:
-        """Work for one supervisor: ``feed`` takes events, ``change`` collects what the next commit writes, ``flush`` commits."""
+        """Work for one supervisor.
+
+        Args:
+            paths: the pool.
+            writer: of its state.
+            feed: takes events for the scheduler.
+            change: collects what the next commit writes.
+            flush: commits.
+            scheduler: asked for numbers only.
+        """
         self._paths = paths
         self._writer = writer
         self._feed = feed

@@ -33,7 +33,8 @@ class PoolLock:
         except BlockingIOError:
             os.close(self._fd)
             raise ConflictError(
-                f"{path.parent.name} is being worked on already", "see how far it is: jobpool status " + path.parent.name
+                f"{path.parent.name} is being worked on already",
+                f"see how far it is: jobpool status {path.parent.name}",
             ) from None
 
     def release(self) -> None:

@@ -175,7 +175,7 @@ class Supervisor:
 
     # --- events of the engine
 
-    def _take_in(self, events: Any) -> None:  # noqa: ANN401
+    def _take_in(self, events: Any) -> None:
         for event in events:
             self._on_engine(event)
 
@@ -226,7 +226,7 @@ class Supervisor:
             )
         )
 
-    def _adopt_segment(self, temporary: Path, ranges: Any, rows: int, size: int, udf: int) -> None:  # noqa: ANN401, PLR0913
+    def _adopt_segment(self, temporary: Path, ranges: Any, rows: int, size: int, udf: int) -> None:
         self._writer.add_segment_of_batch(self._sealer.place(temporary), ranges, rows, size, udf)
 
     def _take_loss(self, event: Lost) -> None:
@@ -258,7 +258,7 @@ class Supervisor:
                 if following is not None:
                     events.append(following)
 
-    def _apply(self, effect: Effect) -> Event | None:  # noqa: C901, PLR0912 - one line a kind
+    def _apply(self, effect: Effect) -> Event | None:  # noqa: C901 - one line a kind
         match effect:
             case Spawn(slot, delay):
                 self._engine.spawn(slot, delay)
@@ -350,12 +350,12 @@ class Supervisor:
 
     def _seal_rest(self) -> None:
         """Seal all that is left; afterwards results/ holds every success."""
-        while self._sealer.busy:
-            self._take_over_segments()
-            time.sleep(0.001)
-        self._commit()
+        self._finish_sealing()
         self._inbox_bytes = 0
         self._sealer.begin(self._writer.inbox_sizes())
+        self._finish_sealing()
+
+    def _finish_sealing(self) -> None:
         while self._sealer.busy:
             self._take_over_segments()
             time.sleep(0.001)

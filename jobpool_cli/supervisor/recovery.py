@@ -1,4 +1,4 @@
-"""What is left to do in a pool, worked out from its state: at the first start everything, after an interruption the rest."""
+"""What is left to do in a pool, worked out from its state: at first everything, after an interruption the rest."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from jobpool_cli.store import durable
 from jobpool_cli.store.state import StateReader
 
 # While the pool runs, the inbox is sealed whenever it holds this much: a segment is large, and memory is bounded.
-SEAL_ABOVE_BYTES = 24 << 20
+SEAL_ABOVE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Everything that a task writes, by whatever means, goes to the worker's log; and the next task finds the world as it was.
+"""All that a task writes, by whatever means, goes to the worker's log; and the next task finds the world as it was.
 
 The log is file descriptors 1 and 2, opened for appending: output of Python, C and subprocesses lands in it in the
 order of the writes, and the descriptor's offset is the end of what was written.
@@ -21,7 +21,7 @@ C_UNBUFFERED = 2  # _IONBF of <stdio.h> on Linux
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
-class StopTask(BaseException):  # noqa: N818
+class StopTask(BaseException):
     """Raised inside the running task by SIGTERM: a time limit or a cancellation; ``finally`` blocks still run."""
 
 
@@ -72,7 +72,9 @@ class OutputCapture:
         self._raw = io.FileIO(STDOUT, "w", closefd=False)
         # Line by line, as on a terminal: a running task's log can be followed, and a line is one write.
         self._stream = io.TextIOWrapper(io.BufferedWriter(self._raw), "utf-8", "backslashreplace", line_buffering=True)
-        sys.stdout = sys.__stdout__ = sys.stderr = sys.__stderr__ = self._stream
+        sys.stdout = sys.stderr = self._stream
+        for name in ("__stdout__", "__stderr__"):
+            setattr(sys, name, self._stream)
         self._flush, self._offset = self._stream.flush, self._raw.tell
 
     def end_of_output(self) -> int:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import pickle
-import sys
 import sysconfig
 import traceback
 from types import TracebackType
 from typing import Any
 
-import jobpool_cli
+from jobpool_cli import errors
 from jobpool_cli.errors import ResultNotStorable
 from jobpool_cli.store.pickles import pickled
 
@@ -19,7 +18,7 @@ MESSAGE_LIMIT = 10_000
 FRAMES_LIMIT = 50_000
 PICKLE_LIMIT = 1_000_000
 
-_PACKAGE = os.path.dirname(jobpool_cli.__file__) + os.sep
+_PACKAGE = os.path.dirname(errors.__file__) + os.sep
 # Frames in these folders are libraries': the user looks for the last one that is not.
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -93,7 +92,7 @@ def _pickled(error: BaseException) -> str | None:
         data = pickled(error)
         if len(data) > PICKLE_LIMIT:
             return None
-        pickle.loads(data)
+        pickle.loads(data)  # noqa: S301 - made a line above
     except Exception:  # noqa: BLE001 - __reduce__ and __init__ are the user's code and may raise anything
         return None  # type, message and traceback are kept all the same
     return base64.b64encode(data).decode()
@@ -105,4 +104,6 @@ def _sound(text: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit // 2]}\n[... {len(text) - limit} characters cut ...]\n{text[-limit // 2:]}"
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}\n[... {len(text) - limit} characters cut ...]\n{text[-limit // 2 :]}"

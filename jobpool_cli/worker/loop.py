@@ -249,7 +249,7 @@ class Worker:
         slot[POSITION] = IDLE
         self._send(order, chunk, word - base, final=True)
 
-    def _add_failure(  # noqa: PLR0913 - one record's parts
+    def _add_failure(
         self, chunk: Chunk, position: int, error: BaseException, started: int, ended: int, log_start: int
     ) -> None:
         described = describe(error)
@@ -297,8 +297,8 @@ class Worker:
         body["failures"] = failures
         send_frame(self._outcomes, "outcomes", body, payload)
 
-    def _encode(  # noqa: PLR0913
-        self, order: BatchOrder, chunk: Chunk, body: dict[str, Any], starts: Any, ends: Any, offset: int  # noqa: ANN401
+    def _encode(
+        self, order: BatchOrder, chunk: Chunk, body: dict[str, Any], starts: Any, ends: Any, offset: int
     ) -> tuple[dict[str, Any], Any]:
         encoded = encode(chunk.results)
         positions = chunk.positions()
@@ -311,7 +311,7 @@ class Worker:
             encoded = encode([chunk.results[row] for row in kept])
             positions, starts, ends = positions[kept], starts[kept], ends[kept]
             log_starts, log_ends = log_starts[kept], log_ends[kept]
-            cpu = {new: cpu[old] for new, old in enumerate(kept) if old in cpu}
+            cpu = {new: cpu[old] for new, old in enumerate(kept.tolist()) if old in cpu}
         if not len(positions):
             return body, b""
         tasks = task_numbers(order.ranges)[positions]
@@ -341,7 +341,7 @@ class Worker:
         return body, blob
 
 
-def _ranges_of(tasks: Any) -> Ranges:  # noqa: ANN401 - an array of task numbers
+def _ranges_of(tasks: Any) -> Ranges:
     """Return half-open ranges that cover exactly these task numbers, which need not be sorted."""
     breaks = np.flatnonzero(np.diff(tasks) != 1) + 1
     firsts = tasks[np.concatenate(([0], breaks))]

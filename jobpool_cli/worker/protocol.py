@@ -33,7 +33,7 @@ class ProtocolError(JobPoolError):
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """A batch as the worker is told of it: half-open ranges of task numbers, all of one attempt and one code version."""
+    """A batch as the worker is told of it: half-open ranges of tasks, all of one attempt and one code version."""
 
     batch: int
     ranges: Ranges

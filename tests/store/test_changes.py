@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.model import TaskState
+from jobpool_cli.store import changes
+from jobpool_cli.store.changes import Watch
+from jobpool_cli.store.state import StateReader
+from jobpool_cli.store.state_writer import create_database
+
+ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10)).map(lambda each: (each[0], sum(each))), max_size=12)
+
+
+def covered(given: list[tuple[int, int]]) -> set[int]:
+    return {each for low, high in given for each in range(low, high)}
+
+
+@given(ranges, ranges)
+def test_ranges_without_ranges_are_what_sets_say(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
+    whole, taken = changes._merged(first), changes._merged(second)
+    assert covered(whole) == covered(first)
+    left = changes._without(whole, taken)
+    assert covered(left) == covered(first) - covered(second)
+    assert sum(high - low for low, high in left) == len(covered(left))
+
+
+def test_a_look_at_a_pool_in_which_nothing_ended_tells_nothing(tmp_path: Path) -> None:
+    paths = PoolPaths(tmp_path)
+    create_database(paths.state_db)
+    watch = Watch(paths)
+    assert watch.look() == watch.look() == changes.Changes()
+
+
+def test_failures_are_told_once_and_again_after_a_retry(tmp_path: Path) -> None:
+    paths = PoolPaths(tmp_path)
+    create_database(paths.state_db)
+    watch = Watch(paths)
+    fail(paths, 7, 1)
+    (ended,) = watch.look().listed
+    assert (ended.task, ended.attempt, ended.state, ended.error) == (7, 1, TaskState.ERROR, "ValueError: no")
+    assert watch.look() == changes.Changes()
+    fail(paths, 7, 2)
+    (ended,) = watch.look().listed
+    assert (ended.task, ended.attempt) == (7, 2)
+
+
+def test_of_many_failures_the_first_are_listed_and_the_rest_counted(tmp_path: Path) -> None:
+    paths = PoolPaths(tmp_path)
+    create_database(paths.state_db)
+    for task in range(25):
+        fail(paths, task, 1)
+    found = Watch(paths).look()
+    assert [ended.task for ended in found.listed] == list(range(changes.LISTED_FAILURES))
+    assert found.others == {TaskState.ERROR: 15}
+    with StateReader(paths.state_db) as reader:
+        assert reader.failures_since(24, 5)[0] == 1
+
+
+def fail(paths: PoolPaths, task: int, attempt: int) -> None:
+    connection = sqlite3.connect(paths.state_db)
+    connection.execute("UPDATE failures SET current = 0 WHERE task = ?", (task,))
+    connection.execute(
+        "INSERT INTO failures (task, attempt, state, current, type, message, started, duration, udf)"
+        " VALUES (?, ?, 'error', 1, 'ValueError', 'no', 1000000, 2000, 1)",
+        (task, attempt),
+    )
+    connection.commit()
+    connection.close()

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobpool_cli.errors import DamagedPoolError
+from jobpool_cli.store import results, segments, values
+from jobpool_cli.store.results import read_results
+
+
+def read(books: Any, tasks: list[int] | None = None) -> list[tuple[int, object]]:
+    with books.reader() as reader:
+        return list(read_results(books.paths, reader, tasks))
+
+
+def test_results_come_ascending_from_segments_and_inbox_of_all_kinds(books: Any) -> None:
+    books.succeed([5, 6, 0], [50, 60, 0])
+    books.succeed([3, 9], ["c", None])
+    books.seal()
+    books.succeed([4, 1], [{"deep": (1, 2)}, object])
+    books.succeed([8, 2], [80, 20])
+    assert read(books) == [
+        (0, 0), (1, object), (2, 20), (3, "c"), (4, {"deep": (1, 2)}), (5, 50), (6, 60), (8, 80), (9, None)
+    ]  # fmt: skip
+
+
+def test_only_the_wanted_results_come_and_what_has_none_is_left_out(books: Any) -> None:
+    books.succeed(range(0, 20, 2), range(10))
+    books.seal()
+    books.succeed([1], ["one"])
+    assert read(books, [18, 1, 7, 2]) == [(1, "one"), (2, 1), (18, 9)]
+    assert read(books, []) == []
+    assert read(books, [7]) == []
+
+
+def test_segments_of_other_tasks_are_not_opened(books: Any) -> None:
+    books.succeed([0, 1], [0, 1])
+    books.seal()
+    books.succeed([5, 6], [5, 6])
+    books.seal()
+    books.paths.segment(1).unlink()
+    assert read(books, [6]) == [(6, 6)]
+    with pytest.raises(DamagedPoolError, match=r"segment-000001.parquet cannot be read.*2 tasks between 0 and 1"):
+        read(books)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    order=st.permutations(range(40)),
+    cuts=st.lists(st.integers(1, 39), max_size=6),
+    sealed=st.lists(st.booleans(), min_size=8, max_size=8),
+    group=st.sampled_from([2, 3, 7, 1000]),
+    at_once=st.sampled_from([1, 3, 1000]),
+)
+def test_batches_that_overlap_in_any_way_come_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    books: Any,
+    order: list[int],
+    cuts: list[int],
+    sealed: list[bool],
+    group: int,
+    at_once: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "ROW_GROUP_ROWS", group)
+        patch.setattr(results, "ROWS_AT_ONCE", at_once)
+        fresh = type(books)(tmp_path_factory.mktemp("books") / "pool")
+        bounds = sorted({0, 40, *cuts})
+        for low, high, seal in zip(bounds, bounds[1:], sealed, strict=False):
+            fresh.succeed(order[low:high], [task * task for task in order[low:high]])
+            if seal:
+                fresh.seal()
+        fresh.writer.close()
+        assert read(fresh) == [(task, task * task) for task in range(40)]
+        assert read(fresh, [39, 7, 20]) == [(7, 49), (20, 400), (39, 1521)]
+
+
+def test_few_values_exist_at_a_time(books: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "ROWS_AT_ONCE", 10)
+    lengths: list[int] = []
+    decode: Callable[..., list[object]] = values.decode
+
+    def counted(*arguments: Any) -> list[object]:
+        decoded = decode(*arguments)
+        lengths.append(len(decoded))
+        return decoded
+
+    monkeypatch.setattr(results, "decode", counted)
+    books.succeed(range(95), range(95))
+    books.seal()
+    assert len(read(books)) == 95
+    assert lengths == [10] * 9 + [5]
+
+
+class Gone:
+    pass
+
+
+def test_a_value_whose_class_is_gone_names_its_task(books: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[Gone.__module__], "Gone", Gone, raising=False)
+    books.succeed([3, 4], [1, Gone()])
+    monkeypatch.delattr(sys.modules[Gone.__module__], "Gone")
+    with pytest.raises(DamagedPoolError, match="the result of task 4 cannot be unpickled"):
+        read(books)
+    assert read(books, [3]) == [(3, 1)]
+
+
+def test_reading_plain_results_does_not_import_pandas(books: Any) -> None:
+    books.succeed([0, 1], [0, 1])
+    books.seal()
+    books.succeed([2], ["x"])
+    code = (
+        "import sys; from pathlib import Path; from jobpool_cli.layout import PoolPaths;"
+        "from jobpool_cli.store.state import StateReader; from jobpool_cli.store.results import read_results;"
+        "from jobpool_cli.store.tasks import task_table; from jobpool_cli.store.logs import find_logs;"
+        "paths = PoolPaths(Path(sys.argv[1])); reader = StateReader(paths.state_db);"
+        "assert len(list(read_results(paths, reader))) == 3; assert len(list(read_results(paths, reader, [1]))) == 1;"
+        "task_table(paths, reader, 5, ()); task_table(paths, reader, 5, (), [1]); list(find_logs(paths, reader, ()));"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(books.paths.root)], check=True, timeout=60)
