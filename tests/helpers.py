@@ -67,6 +67,7 @@ class Bench:
     """A home for pools in a test's folder, and the file in which the tasks' attempts leave a line."""
 
     def __init__(self, folder: Path) -> None:
+        """Keep everything in one folder."""
         self.folder = folder
         self.home = folder / "home"
 
@@ -136,7 +137,7 @@ def marked(pool: JobPool) -> list[int]:
 
 
 def kill_supervisor(pool: JobPool) -> None:
-    """kill -9 the supervisor, and return when the kernel has given its lock back."""
+    """Kill -9 the supervisor, and return when the kernel has given its lock back."""
     (pid,) = supervisors(pool.paths.root)
     os.kill(pid, signal.SIGKILL)
     until(lambda: not pool.is_live(), what="the dead supervisor's lock is free")
@@ -166,7 +167,9 @@ def recount(paths: PoolPaths) -> dict[str, list[int]]:
     try:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         states: dict[str, list[int]] = {"success": [], "error": [], "timeout": [], "cancelled": []}
-        for rows, text in connection.execute("SELECT rows, ranges FROM inbox UNION ALL SELECT rows, ranges FROM segments"):
+        for rows, text in connection.execute(
+            "SELECT rows, ranges FROM inbox UNION ALL SELECT rows, ranges FROM segments"
+        ):
             tasks = [task for low, high in parse_ranges(text) for task in range(low, high)]
             assert len(tasks) == rows
             states["success"] += tasks

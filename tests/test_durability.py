@@ -397,7 +397,9 @@ def test_mended_code_runs_what_failed_and_its_siblings_are_found(bench: Bench) -
     pool = bench.map("def f(x: int):\n    _audit()\n    return 1 // x * 0 + x * x\n", 5)
     assert pool.wait(30).counts[TaskState.ERROR] == 1
     (bench.folder / "late_sibling.py").write_text("ANSWER = 0\n")
-    mended = bench.write("def f(x: int):\n    _audit()\n    from late_sibling import ANSWER\n    return ANSWER\n", "mended.py")
+    mended = bench.write(
+        "def f(x: int):\n    _audit()\n    from late_sibling import ANSWER\n    return ANSWER\n", "mended.py"
+    )
     assert pool.retry(udf=mended)["retried"] == 1
     status = pool.wait(30)
     assert status.counts[TaskState.SUCCESS] == 5
@@ -553,9 +555,11 @@ def f(x: int):
 
 # --- loading
 
+IN_WORKER = "if 'jobpool_cli.worker' in sys.orig_argv:\n"
+
 
 def test_code_that_does_not_load_in_a_worker_leaves_no_pool_and_no_process(bench: Bench) -> None:
-    body = "if 'jobpool_cli.worker' in ' '.join(sys.orig_argv):\n    import nothing_of_that_name\ndef f(x: int):\n    return x\n"
+    body = IN_WORKER + "    import nothing_of_that_name\ndef f(x: int):\n    return x\n"
     with pytest.raises(InputError, match="nothing_of_that_name"):
         bench.map(body, 10)
     pools = bench.home / "pools"
@@ -564,7 +568,7 @@ def test_code_that_does_not_load_in_a_worker_leaves_no_pool_and_no_process(bench
 
 
 def test_code_that_kills_its_worker_at_import_stops_the_pool(bench: Bench) -> None:
-    body = "if 'jobpool_cli.worker' in ' '.join(sys.orig_argv):\n    os._exit(9)\ndef f(x: int):\n    return x\n"
+    body = IN_WORKER + "    os._exit(9)\ndef f(x: int):\n    return x\n"
     with pytest.raises(InputError, match="died before they were ready"):
         bench.map(body, 10)
     until(lambda: not supervisors(bench.home / "pools" / "pool"), what="the supervisor has ended")
@@ -594,7 +598,8 @@ def test_a_pool_outlives_the_process_that_made_it(bench: Bench) -> None:
     code = (
         "import sys; from pathlib import Path; from jobpool_cli.model import PoolOptions;"
         "from jobpool_cli.submit import check, submit;"
-        "print(submit(check(sys.argv[1], sys.argv[2], constants={}, options=PoolOptions()), Path(sys.argv[3]), 'p').root)"
+        "checked = check(sys.argv[1], sys.argv[2], constants={}, options=PoolOptions());"
+        "print(submit(checked, Path(sys.argv[3]), 'p').root)"
     )
     made = subprocess.run(
         [sys.executable, "-c", code, udf, str(bench.folder / "in.csv"), str(bench.home)],

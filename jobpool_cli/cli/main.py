@@ -118,7 +118,7 @@ def group() -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code; the program's own (without ``arguments``) ends the process."""
     for stream in (sys.stdout, sys.stderr):
         # What the locale cannot show is shown as an escape; a lone surrogate becomes what JSON calls it.
         if stream is not None:
@@ -133,6 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         render.error(_describe(error), "")
         code = _abandon_stdout(ExitCode.SYSTEM)
+    if arguments is None:
+        # All is written. Taking the interpreter apart would cost a tenth of what `status` takes, and a thread that a
+        # user's module started when `map` loaded it would keep the command from ending.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+        os._exit(int(code))
     return int(code)
 
 

@@ -59,7 +59,7 @@ def gaps(ranges: Iterable[tuple[int, int]], size: int) -> tuple[tuple[int, int],
     """Return the ranges of 0..size that none of the given half-open ranges covers."""
     found = []
     start = 0
-    for low, high in sorted(ranges):
+    for low, high in sorted(each for each in ranges if each[0] < each[1]):
         if low > start:
             found.append((start, low))
         start = max(start, high)

@@ -509,6 +509,4 @@ class Scheduler:
 
     def _learn(self, seconds: float) -> None:
         known = self._seconds_per_task
-        self._seconds_per_task = (
-            seconds if known is None else known + ESTIMATE_WEIGHT * (seconds - known)
-        )
+        self._seconds_per_task = seconds if known is None else known + ESTIMATE_WEIGHT * (seconds - known)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from jobpool_cli.model import PoolOptions
 from jobpool_cli.pool import JobPool
-from jobpool_cli.submit import check, submit
+from tests.conftest import PATIENCE_SECONDS, ROOT
 
 # Every task but those of a negative number waits for the gate.
 GATED = """
@@ -65,11 +67,22 @@ def finished_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "square.py").write_text("def square(x: int) -> int:\n    return x * x\n")
     (folder / "numbers.csv").write_text("x\n1\n2\n3\n")
-    options = PoolOptions(workers=1)
-    submission = check(str(folder / "square.py"), str(folder / "numbers.csv"), constants={}, options=options)
-    pool = JobPool(submit(submission, folder / "home", "done-pool").root)
-    pool.wait(60)
-    pool.shutdown(timeout=60)
+    words = [
+        sys.executable,
+        "-m",
+        "jobpool_cli",
+        "map",
+        "square.py",
+        "numbers.csv",
+        "--name",
+        "done-pool",
+        "-j1",
+        "--wait",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JOBPOOL_HOME": str(folder / "home")}
+    subprocess.run(words, cwd=folder, env=env, stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE_SECONDS)
+    pool = JobPool.open("done-pool", home=str(folder / "home"))
+    pool.shutdown(timeout=PATIENCE_SECONDS)
     return pool.paths.root
 
 

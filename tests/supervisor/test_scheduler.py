@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TypeVar
 
 from jobpool_cli.supervisor.events import (
@@ -8,6 +9,7 @@ from jobpool_cli.supervisor.events import (
     BatchTrimmed,
     CancelAsked,
     Effect,
+    Event,
     Kill,
     LossCause,
     OutcomesArrived,
@@ -28,7 +30,7 @@ from jobpool_cli.supervisor.events import (
     WorkerLost,
     WorkerReady,
 )
-from jobpool_cli.supervisor.scheduler import GROWTH, MAX_BOOT_DEATHS, TARGET_SECONDS, Event, Scheduler
+from jobpool_cli.supervisor.scheduler import GROWTH, MAX_BOOT_DEATHS, TARGET_SECONDS, Scheduler
 from jobpool_cli.worker.protocol import MAX_RANGES_PER_BATCH, BatchOrder
 
 Kind = TypeVar("Kind")
@@ -38,7 +40,10 @@ FAST, SLOW = 1e-6, 1.0
 class Desk:
     """A scheduler with the orders that it has sent."""
 
-    def __init__(self, tasks: int, *, slots: int = 1, retries: int = 0, max_crashes: int = 3, ready: bool = True) -> None:
+    def __init__(
+        self, tasks: int, *, slots: int = 1, retries: int = 0, max_crashes: int = 3, ready: bool = True
+    ) -> None:
+        """Add so many tasks and, unless told otherwise, have all workers ready."""
         self.scheduler = Scheduler(slots=slots, udf=1, retries=retries, max_crashes=max_crashes)
         self.orders: dict[int, list[BatchOrder]] = {slot: [] for slot in range(slots)}
         self.feed(TasksAdded(((0, tasks),) if tasks else ()))
@@ -114,7 +119,7 @@ def test_the_first_batch_is_one_task_and_batches_grow_by_steps_to_the_time_aimed
         sizes.append(len(tasks(desk.orders[0][0])))
         desk.finish(seconds=0.000_01)
     assert sizes[0] == 1
-    assert all(later <= GROWTH * earlier for earlier, later in zip(sizes, sizes[1:], strict=False))
+    assert all(later <= GROWTH * earlier for earlier, later in pairwise(sizes))
     assert sizes[-1] == round(TARGET_SECONDS / 0.000_01)
 
 
@@ -199,9 +204,7 @@ def test_a_batch_that_ended_early_gives_back_what_was_not_run() -> None:
     desk.warm(FAST)
     order = desk.orders[0].pop(0)
     desk.feed(OutcomesArrived(0, order.batch, 2, FAST, (), final=True))
-    assert sorted(desk.run_out()) == sorted(
-        (task, 1) for task in range(tasks(order)[2], 200)
-    )
+    assert sorted(desk.run_out()) == sorted((task, 1) for task in range(tasks(order)[2], 200))
 
 
 # --- failures and losses
@@ -360,7 +363,7 @@ def test_cancel_records_what_is_pending_and_lets_the_running_task_end() -> None:
     desk.warm(SLOW)
     (order,) = desk.orders[0]
     assert of(RecordCancelled, desk.feed(CancelAsked(running=False))) == [RecordCancelled(((4, 100),))]
-    assert not desk.scheduler.finished
+    assert desk.scheduler.outstanding_tasks == 1
     desk.finish()
     assert desk.scheduler.finished
     assert tasks(order) == [3]

@@ -10,10 +10,13 @@ The model keeps its own books of every task and checks every effect against them
 
 from __future__ import annotations
 
+import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -377,6 +380,28 @@ class SchedulerMachine(RuleBasedStateMachine):
                 ranges.append((task, task + 1))
         self.feed(TasksAdded(tuple(ranges), tuple(singles)))
 
+    @rule(seed=st.integers(0, 2**32))
+    def a_busy_hour_passes(self, seed: int) -> None:
+        """Many of the above, likelier ones more often: what goes wrong only after a long history is found by this."""
+        chance = random.Random(seed)  # noqa: S311
+        for _ in range(60):
+            slot, steps = chance.randrange(3), chance.randrange(1, 25)
+            deeds: list[tuple[int, Callable[[], None]]] = [
+                (12, partial(self.go_on, slot, steps, good=chance.random() < 0.9)),
+                (4, partial(self.flush, slot, chance.randrange(6))),
+                (4, partial(self.die, slot, steps, chance.choice([*LossCause][:3]))),
+                (3, partial(self.carry_out_kill, slot, says_goodbye=chance.random() < 0.5)),
+                (2, partial(self.trims_work_or_come_between_two_tasks, works=chance.random() < 0.7)),
+                (1, partial(self.hear, PauseAsked())),
+                (3, partial(self.hear, ResumeAsked())),
+                (1, partial(self.cancel, running=chance.random() < 0.7)),
+                (1, self.mend_the_code),
+                (3, partial(self.retry, chance.randrange(1, 3), cancelled=chance.random() < 0.8)),
+            ]
+            chance.choices([deed for _, deed in deeds], [weight for weight, _ in deeds])[0]()
+            self.counts_agree()
+            self.nobody_idles_while_tasks_wait()
+
     @precondition(lambda self: hasattr(self, "workers"))
     @rule()
     def all_work_ends(self) -> None:
@@ -439,9 +464,26 @@ class StoppingMachine(SchedulerMachine):
 
 
 FEW = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = FEW
 TestStopping = StoppingMachine.TestCase
-TestStopping.settings = settings(FEW, max_examples=25)
+TestStopping.settings = settings(FEW, max_examples=20)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_long_histories_keep_to_the_model(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    machine = SchedulerMachine()
+    machine.start(
+        slots=chance.randrange(1, 4),
+        tasks=chance.choice([5, 60, 300]),
+        retries=chance.randrange(3),
+        max_crashes=chance.randrange(1, 4),
+        seconds=chance.choice([1e-5, 1e-3, 0.01]),
+        warm=chance.randrange(40),
+    )
+    for _ in range(3):
+        machine.a_busy_hour_passes(seed=chance.getrandbits(32))
+    machine.teardown()

@@ -1,0 +1,236 @@
+"""Outcomes on their way out of a worker: gathered as plain lists, encoded as columns, sent as frames.
+
+The hot loop only appends. A thread looks ten times a second whether outcomes have waited for long, and sends them: a
+slow task never holds back what quick ones before it have finished.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store import durable
+from jobpool_cli.store.outcomes import Int64s, encode_blob, kind_of, table_of, task_numbers
+from jobpool_cli.store.values import EncodedResults, encode
+from jobpool_cli.worker.failure import describe, unstorable
+from jobpool_cli.worker.protocol import BatchOrder, Ranges, send_frame
+
+FLUSH_SECONDS = 0.1
+# Results beyond this go to a segment that the worker writes itself, so that the supervisor's memory stays small.
+INLINE_BYTES = 8 << 20
+
+
+@dataclass
+class BatchOutcomes:
+    """Outcomes of one batch in the order of its positions; the hot loop appends, the outbox only reads.
+
+    Whatever belongs to a row (its log range, its CPU time) is appended before its result, and a failure's record
+    before its position: so whatever ``results`` and ``failed`` show is whole.
+
+    Attributes:
+        log_start: length of the log when the batch began.
+        starts: monotonic nanoseconds, one per success, like ``ends`` and ``results``.
+        logs: (row, start, end) of the output of the successes that wrote something.
+        cpu: CPU nanoseconds by row, of the successes that took long enough to be measured.
+        failures: a record per failure.
+        failed: positions of the failures.
+    """
+
+    order: BatchOrder
+    log_start: int
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    results: list[object] = field(default_factory=list)
+    logs: list[tuple[int, int, int]] = field(default_factory=list)
+    cpu: dict[int, int] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+
+    def finished(self) -> tuple[int, int]:
+        """Return how many (successes, failures) make up a prefix of the batch's positions, while the loop goes on."""
+        failures = len(self.failed)
+        successes = len(self.results)
+        if len(self.failed) > failures:
+            # A failure came in between: successes behind it do not belong to the prefix.
+            successes = min(successes, self.failed[failures] - failures)
+        return successes, failures
+
+    def positions(self, first: int, stop: int, failures: int) -> Int64s:
+        """Return the batch positions of the successes from row ``first`` to ``stop``."""
+        rows = np.arange(first, stop, dtype=np.int64)
+        if not failures:
+            return rows
+        # A success stands as many positions further as failures came before it.
+        failed = np.array(self.failed[:failures], np.int64) - np.arange(failures)
+        return rows + np.searchsorted(failed, rows, "right")
+
+    def log_ranges(self, first: int, stop: int) -> tuple[Int64s, Int64s]:
+        """Return where the output of the rows from ``first`` to ``stop`` begins and ends in the log."""
+        marks = np.array([mark for mark in self.logs if mark[0] < stop] or [(-1, self.log_start, self.log_start)])
+        rows = np.arange(first, stop)
+        # An empty range may lie anywhere: where the last output before it ended is as good a place as any.
+        last_mark = np.searchsorted(marks[:, 0], rows, "right") - 1
+        ends = np.where(last_mark < 0, self.log_start, marks[last_mark, 2])
+        own = (last_mark >= 0) & (marks[last_mark, 0] == rows)
+        return np.where(own, marks[last_mark, 1], ends), ends
+
+
+class Outbox:
+    """Sends the outcomes of the batch in hand."""
+
+    def __init__(self, paths: PoolPaths, worker: int, channel: socket.socket) -> None:
+        """Write to a channel to the supervisor, as worker number ``worker``."""
+        self._paths = paths
+        self._worker = worker
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._batch: BatchOutcomes | None = None
+        self._sent = (0, 0)
+        self._sent_at = 0.0
+
+    def start(self) -> None:
+        """Begin to look after outcomes that wait."""
+        threading.Thread(target=self._look_after, name="jobpool-outbox", daemon=True).start()
+
+    def _look_after(self) -> None:
+        while True:
+            time.sleep(FLUSH_SECONDS)
+            with self._lock:
+                batch = self._batch
+                if batch is None or time.monotonic() - self._sent_at < FLUSH_SECONDS:
+                    continue
+                if batch.finished() != self._sent:
+                    self._send(batch, final=False)
+
+    def open(self, order: BatchOrder, log_start: int) -> BatchOutcomes:
+        """Begin a batch; return where its outcomes go."""
+        with self._lock:
+            self._batch = batch = BatchOutcomes(order, log_start)
+            self._sent = (0, 0)
+            self._sent_at = time.monotonic()
+        return batch
+
+    def flush(self, *, final: bool) -> None:
+        """Send what is not sent yet; ``final`` ends the batch."""
+        with self._lock:
+            if self._batch is not None:
+                self._send(self._batch, final=final)
+                if final:
+                    self._batch = None
+
+    def _send(self, batch: BatchOutcomes, *, final: bool) -> None:
+        successes, failed = batch.finished()
+        first, first_failure = self._sent
+        # Monotonic readings become wall-clock times here, once per frame: a clock that is set in between cannot make
+        # a duration negative.
+        offset = time.time_ns() - time.monotonic_ns()
+        starts = np.array(batch.starts[first:successes], np.int64)
+        ends = np.array(batch.ends[first:successes], np.int64)
+        failures = batch.failures[first_failure:failed]
+        body: dict[str, Any] = {"batch": batch.order.batch, "upto": successes + failed, "final": final, "rows": 0}
+        payload: Any = b""
+        if successes > first:
+            columns = _Columns(
+                tasks=task_numbers(batch.order.ranges)[batch.positions(first, successes, failed)],
+                starts=starts,
+                ends=ends,
+                logs=batch.log_ranges(first, successes),
+                cpu={row - first: batch.cpu[row] for row in range(first, successes) if row in batch.cpu}
+                if batch.cpu
+                else {},
+                results=encode(batch.results[first:successes]),
+            )
+            if columns.results.unstorable:
+                positions = batch.positions(first, successes, failed)
+                failures += columns.take_out_unstorable(positions, batch.results[first:successes])
+            body, payload = self._encode(batch.order, columns, body, offset)
+            # What is sent need not stay in memory until the batch ends.
+            batch.results[first:successes] = repeat(None, successes - first)
+        body["last_finished"] = self._make_wall_times(failures, ends, offset)
+        body["busy"] = (int((ends - starts).sum()) + sum(failure["duration"] for failure in failures)) / 1e9
+        body["failures"] = failures
+        send_frame(self._channel, "outcomes", body, payload)
+        self._sent = (successes, failed)
+        self._sent_at = time.monotonic()
+
+    @staticmethod
+    def _make_wall_times(failures: list[dict[str, Any]], ends: Int64s, offset: int) -> int | None:
+        """Turn the failures' monotonic times into microseconds since the epoch; return when the last task ended."""
+        last = [int(ends[-1] + offset) // 1000] if len(ends) else []
+        for failure in failures:
+            last.append((failure["started"] + failure["duration"] + offset) // 1000)
+            failure["started"] = (failure["started"] + offset) // 1000
+        return max(last, default=None)
+
+    def _encode(
+        self, order: BatchOrder, columns: _Columns, body: dict[str, Any], offset: int
+    ) -> tuple[dict[str, Any], Any]:
+        rows = len(columns.tasks)
+        if not rows:
+            return body, b""
+        log_start, log_end = columns.logs
+        blob = encode_blob(
+            tasks=columns.tasks,
+            started_us=(columns.starts + offset) // 1000,
+            duration_ns=columns.ends - columns.starts,
+            cpu_ns=columns.cpu,
+            log_start=log_start,
+            log_end=log_end,
+            results=columns.results,
+            attempt=order.attempt,
+            worker=self._worker,
+            udf=order.udf,
+        )
+        body |= {"rows": rows, "ranges": _ranges_of(columns.tasks), "result_kind": kind_of(columns.results.field)}
+        if blob.size <= INLINE_BYTES:
+            return body, blob
+        from jobpool_cli.store.segments import write_segment  # noqa: PLC0415 - only workers of large results
+
+        temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
+        return body | {"size": write_segment([table_of(blob)], temporary), "file": temporary.name}, b""
+
+
+@dataclass
+class _Columns:
+    """The successes of one frame, a row each."""
+
+    tasks: Int64s
+    starts: Int64s
+    ends: Int64s
+    logs: tuple[Int64s, Int64s]
+    cpu: dict[int, int]
+    results: EncodedResults
+
+    def take_out_unstorable(self, positions: Int64s, results: list[object]) -> list[dict[str, Any]]:
+        """Drop the rows whose result cannot be stored; return them as failures."""
+        failures = [
+            {
+                **describe(unstorable(results[row], error)),
+                "position": int(positions[row]),
+                "started": int(self.starts[row]),
+                "duration": int(self.ends[row] - self.starts[row]),
+                "log": [int(self.logs[0][row]), int(self.logs[1][row])],
+            }
+            for row, error in self.results.unstorable.items()
+        ]
+        kept = np.delete(np.arange(len(results)), list(self.results.unstorable))
+        self.tasks, self.starts, self.ends = self.tasks[kept], self.starts[kept], self.ends[kept]
+        self.logs = (self.logs[0][kept], self.logs[1][kept])
+        self.cpu = {new: self.cpu[old] for new, old in enumerate(kept.tolist()) if old in self.cpu}
+        self.results = encode([results[row] for row in kept])
+        return failures
+
+
+def _ranges_of(tasks: Int64s) -> Ranges:
+    """Return half-open ranges that cover exactly these task numbers, which need not be sorted."""
+    breaks = np.flatnonzero(np.diff(tasks) != 1) + 1
+    firsts = tasks[np.concatenate(([0], breaks))]
+    lasts = tasks[np.concatenate((breaks - 1, [len(tasks) - 1]))]
+    return tuple((int(low), int(high) + 1) for low, high in zip(firsts, lasts, strict=True))
