@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any
 from jobpool_cli.errors import (
     ConflictError,
     MachineError,
-    NoSuchPoolError,
     TasksFailedError,
     UsageError,
     WaitTimeoutError,
 )
-from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, home_folder, pools_folder
+from jobpool_cli.finding import LAST, by_age, find
+from jobpool_cli.layout import PoolPaths, home_folder
 from jobpool_cli.model import Failure, PoolState, PoolStatus, RunningTask, TaskState
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.slots import read_running
-from jobpool_cli.store.state import FailureGroup, StateReader, to_datetime
+from jobpool_cli.store.state.look import look
+from jobpool_cli.store.state.reader import FailureGroup, StateReader
 from jobpool_cli.supervisor.lock import is_held
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from jobpool_cli.store.changes import Watch
-    from jobpool_cli.store.collect import Collected
     from jobpool_cli.store.logs import TaskLog, WorkerOutput
+    from jobpool_cli.store.outcomes.collect import Collected
 
-LAST = "last"
 # Waiting looks often at first, for pools that end at once, and then at a human pace.
 FIRST_LOOK_SECONDS = 0.01
 SLOWEST_LOOK_SECONDS = 0.2
@@ -84,22 +84,12 @@ class JobPool:
             NoSuchPoolError: there is none; names the nearest.
             DamagedPoolError: it is there, and unreadable.
         """
-        pools = pools_folder(home_folder(home))
-        names = list(_names(pools))
-        if name == LAST:
-            if not names:
-                raise NoSuchPoolError(f"there is no pool in {pools}", "make one: jobpool map UDF ARGS")
-            name = max(names, key=lambda each: _made_at(pools / each))
-        elif name not in names:
-            check_name(name)
-            raise NoSuchPoolError(f"there is no pool named {name}", _nearest(name, names))
-        return cls(pools / name)
+        return cls(find(name, home_folder(home)))
 
     @classmethod
     def list(cls, *, home: str | None = None) -> list[str]:
         """Return the names of all pools, oldest first."""
-        pools = pools_folder(home_folder(home))
-        return sorted(_names(pools), key=lambda each: _made_at(pools / each))
+        return [root.name for root in by_age(home_folder(home))]
 
     # --- how it is doing
 
@@ -109,42 +99,10 @@ class JobPool:
 
     def snapshot(self) -> PoolStatus:
         """Return one look at the pool; costs the same for three tasks as for ten million."""
+        # Whoever holds the lock is asked for first: a supervisor that ends right afterwards has left its counters.
         live = self.is_live()
-        with self._reader() as reader, reader.snapshot():
-            counters = reader.counters()
-            versions = reader.udf_versions() if counters.udf > 1 else {1: counters.success}
-        counts = {
-            TaskState.SUCCESS: counters.success,
-            TaskState.ERROR: counters.error,
-            TaskState.TIMEOUT: counters.timeout,
-            TaskState.CANCELLED: counters.cancelled,
-        }
-        open_tasks = self.n_jobs - counters.finished
-        # A task may have ended in its slot's moment and not yet in the books, never the other way round.
-        running = min(len(read_running(self.paths.slots)), open_tasks) if live else 0
-        counts = {TaskState.PENDING: open_tasks - running, TaskState.RUNNING: running, **counts}
-        if open_tasks == 0:
-            state = PoolState.DONE
-        elif live:
-            state = PoolState.PAUSED if counters.paused else PoolState.RUNNING
-        else:
-            state = PoolState.INTERRUPTED
-        finished_at = to_datetime(counters.last_finished) if counters.last_finished is not None else None
-        retried_at = to_datetime(counters.retried_at) if counters.retried_at is not None else None
-        created = self.manifest.created
-        return PoolStatus(
-            pool=self.name,
-            state=state,
-            n_jobs=self.n_jobs,
-            counts=counts,
-            created=created,
-            total_time=max(0.0, (finished_at - created).total_seconds()) if finished_at else 0.0,
-            retry_time=max(0.0, ((finished_at or retried_at) - retried_at).total_seconds()) if retried_at else None,
-            reason=counters.stop_reason if state is PoolState.INTERRUPTED else "",
-            udf=self.manifest.udf,
-            workers=self.manifest.options.processes,
-            udf_versions=versions,
-        )
+        with self._reader() as reader:
+            return look(self.paths, self.manifest, reader, live=live)
 
     def running_tasks(self) -> Sequence[RunningTask]:
         """Return what the workers run right now."""
@@ -159,7 +117,7 @@ class JobPool:
 
         Raises:
             WaitTimeoutError: the time is over; the pool goes on.
-            ConflictError: nobody works on the pool, or it is paused: it would never end.
+            ConflictError: nobody works on the pool: it would never end. On a paused pool the wait goes on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = FIRST_LOOK_SECONDS
@@ -369,13 +327,13 @@ class JobPool:
 
     def constants(self) -> dict[str, object]:
         """Return the arguments that are the same for every task."""
-        from jobpool_cli.store.arguments import stored_constants  # noqa: PLC0415
+        from jobpool_cli.store.arguments.stored import stored_constants  # noqa: PLC0415
 
         return stored_constants(self.paths.args)
 
     def arguments(self, tasks: Sequence[int] | None = None) -> pa.Table:
         """Return the arguments, a row per task."""
-        from jobpool_cli.store.arguments import read_table  # noqa: PLC0415
+        from jobpool_cli.store.arguments.stored import read_table  # noqa: PLC0415
 
         self.check_tasks(tasks or ())
         return read_table(self.paths.args, tasks)
@@ -447,7 +405,7 @@ class JobPool:
 
     def results_now(self, tasks: Sequence[int] | None = None) -> Iterator[tuple[int, object]]:
         """Yield (task, result) of the tasks that have succeeded so far, ascending."""
-        from jobpool_cli.store.results import read_results  # noqa: PLC0415
+        from jobpool_cli.store.outcomes.results import read_results  # noqa: PLC0415
 
         self.check_tasks(tasks or ())
         self._check_owner()
@@ -476,8 +434,8 @@ class JobPool:
             TasksFailedError: tasks failed or were cancelled, and neither option allows that.
             WaitTimeoutError: the pool was not done in time.
         """
-        from jobpool_cli.store.collect import assemble  # noqa: PLC0415
-        from jobpool_cli.store.segments import read_outcomes  # noqa: PLC0415
+        from jobpool_cli.store.outcomes.collect import assemble  # noqa: PLC0415
+        from jobpool_cli.store.outcomes.segments import read_outcomes  # noqa: PLC0415
 
         status = self.snapshot() if partial else self.wait(timeout)
         if not (ignore_exceptions or partial):
@@ -513,24 +471,3 @@ def _launch(paths: PoolPaths) -> None:
     from jobpool_cli.supervisor.launch import launch  # noqa: PLC0415 - `status` starts nothing
 
     launch(paths)
-
-
-def _names(pools: Path) -> Iterator[str]:
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(pools):
-            if not entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir(follow_symlinks=False):
-                yield entry.name
-
-
-def _made_at(root: Path) -> float:
-    try:
-        return (root / "pool.json").stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    found = get_close_matches(name, names, 1)
-    return f"did you mean {found[0]}?" if found else "see what there is: jobpool list"

@@ -22,13 +22,13 @@ from jobpool_cli.errors import ConflictError, MachineError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable, requests
-from jobpool_cli.store.binding import BoundArguments, bind, check_stored, write_arguments
-from jobpool_cli.store.inputs import read_arguments
+from jobpool_cli.store.arguments.binding import BoundArguments, bind, check_stored, write_arguments
+from jobpool_cli.store.arguments.inputs import read_arguments
+from jobpool_cli.store.arguments.signature import Signature
 from jobpool_cli.store.manifest import Manifest
-from jobpool_cli.store.signature import Signature
 from jobpool_cli.store.slots import create_slots
 from jobpool_cli.store.snapshot import take_snapshot
-from jobpool_cli.store.state_writer import create_database
+from jobpool_cli.store.state.writer import create_database
 from jobpool_cli.supervisor.launch import launch
 from jobpool_cli.supervisor.lock import PoolLock, is_held
 from jobpool_cli.worker.function import LocatedUdf, locate_udf

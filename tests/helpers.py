@@ -19,9 +19,9 @@ from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, pools_folder
 from jobpool_cli.model import PoolOptions, PoolState, TaskState
 from jobpool_cli.pool import JobPool
 from jobpool_cli.store.manifest import Manifest
-from jobpool_cli.store.segments import read_outcomes
-from jobpool_cli.store.state import StateReader, parse_ranges
-from jobpool_cli.store.values import decode
+from jobpool_cli.store.outcomes.segments import read_outcomes
+from jobpool_cli.store.state.reader import StateReader, parse_ranges
+from jobpool_cli.store.values.codec import decode
 from jobpool_cli.submit import check, submit
 
 LONG_SECONDS = 40.0

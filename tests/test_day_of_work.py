@@ -151,7 +151,7 @@ def test_status_of_a_million_finished_tasks_loads_no_heavy_library_and_scans_no_
     pool = run("map", udf, "args.csv", "--wait", code=0).stdout.strip()
     script = (
         "import json, sqlite3, sys\n"
-        "import jobpool_cli.store.state as state\n"
+        "import jobpool_cli.store.state.reader as state\n"
         "asked, real = [], state.sqlite3.connect\n"
         "def connect(*args, **kwargs):\n"
         "    connection = real(*args, **kwargs)\n"

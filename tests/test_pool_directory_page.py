@@ -14,8 +14,8 @@ import pytest
 from jobpool_cli import layout
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import slots
-from jobpool_cli.store.outcomes import encode_blob, table_of
-from jobpool_cli.store.values import encode
+from jobpool_cli.store.outcomes.table import encode_blob, table_of
+from jobpool_cli.store.values.codec import encode
 
 PAGE = (Path(__file__).parents[1] / "docs/reference/pool-directory.md").read_text(encoding="utf-8")
 
@@ -71,7 +71,9 @@ def test_the_page_lists_the_columns_of_the_results_with_their_types() -> None:
 
 def test_the_page_lists_the_tables_and_columns_of_the_state_database() -> None:
     connection = sqlite3.connect(":memory:")
-    connection.executescript(resources.files("jobpool_cli.store").joinpath("schema.sql").read_text(encoding="utf-8"))
+    connection.executescript(
+        resources.files("jobpool_cli.store.state").joinpath("schema.sql").read_text(encoding="utf-8")
+    )
     tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
     actual = {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in tables}
     connection.close()

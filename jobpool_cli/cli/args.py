@@ -8,7 +8,8 @@ import typer
 
 from jobpool_cli.cli import options
 from jobpool_cli.cli.render_tables import write_json_lines, write_table
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,8 +12,9 @@ import typer
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.render_tables import write_json_lines, write_table
 from jobpool_cli.errors import MachineError, UsageError
+from jobpool_cli.finding import LAST
 from jobpool_cli.model import TaskState
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.pool import JobPool
 
 
 def command(
@@ -51,7 +52,7 @@ def command(
     A file is written whole or not at all: until the new one is complete, the old one stays as it is.
     """
     opened = JobPool.open(pool, home=home)
-    from jobpool_cli.store.export import export, format_of  # noqa: PLC0415 - pyarrow
+    from jobpool_cli.store.outcomes.export import export, format_of  # noqa: PLC0415 - pyarrow
 
     target = None if output == "-" else Path(output)
     chosen = format_of(target, format)

@@ -10,9 +10,10 @@ import typer
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.render_tables import call_text, json_text, jsonable
 from jobpool_cli.errors import UsageError
+from jobpool_cli.finding import LAST
 from jobpool_cli.model import Failure, Where
-from jobpool_cli.pool import LAST, JobPool
-from jobpool_cli.store.state import FailureGroup
+from jobpool_cli.pool import JobPool
+from jobpool_cli.store.state.reader import FailureGroup
 
 # A command line with more numbers than this is none that a person copies.
 TASKS_IN_COMMAND = 12

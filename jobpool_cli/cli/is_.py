@@ -9,8 +9,9 @@ import typer
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.errors import ExitCode, UsageError
+from jobpool_cli.finding import LAST
 from jobpool_cli.model import PoolState, PoolStatus, TaskState
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.pool import JobPool
 
 QUESTIONS: dict[str, Callable[[PoolStatus], bool]] = {
     "done": lambda status: status.state is PoolState.DONE,

@@ -11,7 +11,8 @@ import typer
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.render_tables import LogWriter, escape_for_terminal, json_text
 from jobpool_cli.errors import UsageError
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 if TYPE_CHECKING:
     from jobpool_cli.store.logs import TaskLog

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 
 def command(pool: options.Pool = LAST, *, home: options.Home = None) -> None:

@@ -30,7 +30,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 def values_of(column: pa.ChunkedArray) -> list[Any]:
     """Return the Python values of a column."""
-    from jobpool_cli.store.arguments import plain_values  # noqa: PLC0415 - pyarrow
+    from jobpool_cli.store.arguments.stored import plain_values  # noqa: PLC0415 - pyarrow
 
     if _is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -165,7 +165,7 @@ def _is_dictionary(kind: pa.DataType) -> bool:
 
 def _looked_up(column: pa.ChunkedArray, write: Callable[[Any], str]) -> list[str]:
     """Write each value of a dictionary once."""
-    from jobpool_cli.store.arguments import plain_values  # noqa: PLC0415
+    from jobpool_cli.store.arguments.stored import plain_values  # noqa: PLC0415
 
     written: list[str] = []
     for chunk in column.chunks:

@@ -9,7 +9,8 @@ import typer
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.render_tables import escape_for_terminal, json_text, result_text
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 LINES_AT_ONCE = 1000
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import check_success, wait_for
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 
 def command(pool: options.Pool = LAST, *, wait: options.Wait = False, home: options.Home = None) -> None:

@@ -8,7 +8,8 @@ import typer
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import check_success, wait_for
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 
 def command(

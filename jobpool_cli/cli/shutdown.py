@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 
 def command(

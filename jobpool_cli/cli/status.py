@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.render_status import status_json, write_status
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.finding import LAST
+from jobpool_cli.pool import JobPool
 
 
 def command(pool: options.Pool = LAST, *, json: options.Json = False, home: options.Home = None) -> None:

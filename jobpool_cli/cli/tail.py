@@ -14,8 +14,9 @@ from jobpool_cli.cli import options, render
 from jobpool_cli.cli.live import PlainProgress, Progress, end_quietly, progress
 from jobpool_cli.cli.render_status import status_json, summary
 from jobpool_cli.errors import ExitCode, TasksFailedError
+from jobpool_cli.finding import LAST
 from jobpool_cli.model import FAILED_STATES, PoolStatus, TaskState
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.pool import JobPool
 from jobpool_cli.store.changes import Changes, Ended
 
 # Where tasks end by the thousand, one line tells of all that ended in so many seconds.

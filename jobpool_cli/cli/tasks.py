@@ -10,8 +10,9 @@ import typer
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.render_tables import each, write_json_lines, write_table
 from jobpool_cli.errors import UsageError
+from jobpool_cli.finding import LAST
 from jobpool_cli.model import TaskState
-from jobpool_cli.pool import LAST, JobPool
+from jobpool_cli.pool import JobPool
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import Failure, TaskState, Where
-from jobpool_cli.store.state import StateReader, to_datetime
+from jobpool_cli.store.state.reader import StateReader, to_datetime
 
 # Where more than this end between two looks, nobody reads them one by one.
 LISTED_SUCCESSES = 50
@@ -109,8 +109,8 @@ def _of_failure(failure: Failure) -> Ended:
 
 def _successes(paths: PoolPaths, reader: StateReader, ranges: Sequence[tuple[int, int]]) -> list[Ended]:
     """Look the times of a few successes up; most still wait in the inbox."""
-    from jobpool_cli.store.outcomes import table_of  # noqa: PLC0415 - pyarrow, only when there is something to list
-    from jobpool_cli.store.segments import read_outcomes  # noqa: PLC0415
+    from jobpool_cli.store.outcomes.segments import read_outcomes  # noqa: PLC0415
+    from jobpool_cli.store.outcomes.table import table_of  # noqa: PLC0415 - pyarrow, only when there is something to list
 
     columns = ["task", "attempt", "started", "duration_ns"]
     wanted = {task for low, high in ranges for task in range(low, high)}

@@ -14,9 +14,10 @@ import numpy as np
 from jobpool_cli.errors import MachineError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import RunningTask, TaskState
-from jobpool_cli.store.segments import read_outcomes
-from jobpool_cli.store.state import StateReader
-from jobpool_cli.store.tasks import Int64s, numbers, spans_of
+from jobpool_cli.store.outcomes.segments import read_outcomes
+from jobpool_cli.store.outcomes.table import Int64s, numbers
+from jobpool_cli.store.state.reader import StateReader
+from jobpool_cli.store.tasks import spans_of
 
 CHUNK_BYTES = 1 << 16
 # `--tail` looks back no further than this for where its lines begin: a log without line ends must not be read whole.

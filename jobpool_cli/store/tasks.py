@@ -13,12 +13,10 @@ import pyarrow as pa
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import FAILED_STATES, RunningTask, TaskState
-from jobpool_cli.store.buffers import filled, fixed_width, null_positions, numbers_of, texts
-from jobpool_cli.store.segments import read_outcomes
-from jobpool_cli.store.state import StateReader, to_microseconds
-from jobpool_cli.store.tables import single
-
-Int64s = npt.NDArray[np.int64]
+from jobpool_cli.store.outcomes.segments import read_outcomes
+from jobpool_cli.store.outcomes.table import UNKNOWN, Int64s, numbers
+from jobpool_cli.store.state.reader import StateReader, to_microseconds
+from jobpool_cli.store.values.buffers import filled, fixed_width, texts
 
 COLUMNS = ("task", "state", "attempt", "started", "duration", "cpu", "worker", "udf", "error")
 NUMBERS = ("attempt", "started", "duration_ns", "cpu_ns", "worker", "udf")
@@ -26,8 +24,6 @@ STATES = tuple(TaskState)
 CODES = {state: code for code, state in enumerate(STATES)}
 NANOSECONDS = 1e9
 
-# Stands for "not known" until the columns are built; no attempt, time or duration is negative.
-UNKNOWN = -1
 
 # Wanted tasks closer than this are read in one go; more groups than SPANS are not worth a look each.
 SPAN_GAP = 65_536
@@ -209,20 +205,6 @@ class _Rows:
             "error": failures.take(_nullable(failure, pa.int64())),
         }
         return pa.table({name: columns[name] for name in COLUMNS})
-
-
-def numbers(column: pa.Array | pa.ChunkedArray) -> Int64s:
-    """The column as 64-bit integers, UNKNOWN where it is null."""
-    if column.null_count == len(column):
-        return np.full(len(column), UNKNOWN, np.int64)
-    whole = single(column)
-    if whole.type != pa.int64():
-        whole = whole.cast(pa.int64())
-    found = numbers_of(whole, np.dtype(np.int64))
-    if whole.null_count:
-        found = found.copy()
-        found[null_positions(whole)] = UNKNOWN
-    return found
 
 
 def _nullable(values: Int64s, kind: pa.DataType) -> pa.Array:

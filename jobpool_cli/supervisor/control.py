@@ -12,8 +12,8 @@ from typing import Any
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import requests
 from jobpool_cli.store.requests import Request
-from jobpool_cli.store.state import StateReader
-from jobpool_cli.store.state_writer import StateWriter
+from jobpool_cli.store.state.reader import StateReader
+from jobpool_cli.store.state.writer import StateWriter
 from jobpool_cli.supervisor.events import CancelAsked, Event, PauseAsked, ResumeAsked, StopAsked, TasksAdded, UdfChanged
 from jobpool_cli.supervisor.scheduler import Scheduler
 

@@ -24,8 +24,8 @@ from jobpool_cli.errors import JobPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store.manifest import Manifest
-from jobpool_cli.store.state import StateReader
-from jobpool_cli.store.state_writer import FailureRecord, StateWriter
+from jobpool_cli.store.state.reader import StateReader
+from jobpool_cli.store.state.writer import FailureRecord, StateWriter
 from jobpool_cli.supervisor import recovery
 from jobpool_cli.supervisor.control import Control
 from jobpool_cli.supervisor.events import (

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.slots import create_slots
-from jobpool_cli.store.state import StateReader
+from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.supervisor.events import TasksAdded
 from jobpool_cli.supervisor.scheduler import Scheduler
 

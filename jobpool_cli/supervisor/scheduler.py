@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from jobpool_cli.supervisor.events import (
@@ -46,10 +45,10 @@ from jobpool_cli.supervisor.events import (
     WorkerLost,
     WorkerReady,
 )
+from jobpool_cli.supervisor.holdings import MAX_BATCH_TASKS, History, Outstanding, Pending, Worker
 from jobpool_cli.worker.protocol import MAX_RANGES_PER_BATCH, BatchOrder
 
 TARGET_SECONDS = 0.075
-MAX_BATCH_TASKS = 131_072
 GROWTH = 8
 # Above this a task is so long that fetching the next one afterwards costs nothing, and holding one ahead might.
 AHEAD_BELOW_SECONDS = 0.1
@@ -58,69 +57,6 @@ TRIM_ABOVE_SECONDS = 0.005
 ESTIMATE_WEIGHT = 0.4
 MAX_BOOT_DEATHS = 3
 MAX_BACKOFF_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A range of tasks that wait; ``cap`` bounds the batches made of it (1: run each alone)."""
-
-    low: int
-    high: int
-    attempt: int
-    cap: int = MAX_BATCH_TASKS
-
-    @property
-    def size(self) -> int:
-        """How many tasks."""
-        return self.high - self.low
-
-
-@dataclass
-class Outstanding:
-    """A batch in the hands of a worker."""
-
-    order: BatchOrder
-    size: int
-    cap: int
-    done: int = 0
-    asked_back: bool = False
-
-    def task_at(self, position: int) -> int:
-        """Return the task at a position."""
-        for low, high in self.order.ranges:
-            if position < high - low:
-                return low + position
-            position -= high - low
-        raise IndexError(position)
-
-    def slices(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Return the task ranges at the positions from start to stop."""
-        found = []
-        for low, high in self.order.ranges:
-            begin, end = max(low, low + start), min(high, low + stop)
-            if begin < end:
-                found.append((begin, end))
-            start, stop = start - (high - low), stop - (high - low)
-        return found
-
-
-@dataclass
-class Worker:
-    """What the scheduler knows of one slot."""
-
-    ready: bool = False
-    spawned: bool = False
-    batches: deque[Outstanding] = field(default_factory=deque)
-    last_size: int = 0
-
-
-@dataclass
-class History:
-    """What counts against the limits of one task beyond its first attempt."""
-
-    since: int
-    crashes: int = 0
-    failures: int = 0
 
 
 class Scheduler:

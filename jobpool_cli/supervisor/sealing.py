@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
-from jobpool_cli.store.state import StateReader
+from jobpool_cli.store.state.reader import StateReader
 
 # While the pool runs, the inbox is sealed whenever it holds this much: a segment is large, and memory is bounded.
 SEAL_ABOVE_BYTES = 8 << 20
@@ -50,7 +50,7 @@ class Sealer:
             self._jobs.append(self._executor.submit(self._seal, ids))
 
     def _seal(self, ids: tuple[int, ...]) -> SealedSegment:
-        from jobpool_cli.store.segments import seal  # noqa: PLC0415 - pyarrow costs 200 ms; the thread pays it
+        from jobpool_cli.store.outcomes.segments import seal  # noqa: PLC0415 - pyarrow costs 200 ms; the thread pays it
 
         temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
         with StateReader(self._paths.state_db) as reader:
@@ -80,7 +80,7 @@ class Sealer:
 
 
 def _import_segments() -> None:
-    import jobpool_cli.store.segments  # noqa: F401, PLC0415
+    import jobpool_cli.store.outcomes.segments  # noqa: F401, PLC0415
 
 
 def _number(path: Path) -> int:

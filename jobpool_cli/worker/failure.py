@@ -12,7 +12,7 @@ from typing import Any
 
 from jobpool_cli import errors
 from jobpool_cli.errors import ResultNotStorable
-from jobpool_cli.store.pickles import pickled
+from jobpool_cli.store.values.pickles import pickled
 
 MESSAGE_LIMIT = 10_000
 FRAMES_LIMIT = 50_000

@@ -20,8 +20,8 @@ from typing import Any
 
 from jobpool_cli.errors import DamagedPoolError, InputError
 from jobpool_cli.model import UdfSource
-from jobpool_cli.store.pickles import travels_by_value
 from jobpool_cli.store.snapshot import snapshot_files
+from jobpool_cli.store.values.pickles import travels_by_value
 from jobpool_cli.worker.siblings import SiblingFinder, dotted_names, forget_siblings, remember_source
 
 # Set on a module that was run from a UDF's file, so that a second UDF of the same file name may take its place.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobpool_cli.layout import PoolPaths
-from jobpool_cli.store.arguments import TaskArguments
+from jobpool_cli.store.arguments.stored import TaskArguments
 from jobpool_cli.store.slots import (
     ATTEMPT,
     FIRST,

@@ -17,8 +17,8 @@ import numpy as np
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
-from jobpool_cli.store.outcomes import Int64s, encode_blob, kind_of, table_of, task_numbers
-from jobpool_cli.store.values import EncodedResults, encode
+from jobpool_cli.store.outcomes.table import Int64s, encode_blob, kind_of, table_of, task_numbers
+from jobpool_cli.store.values.codec import EncodedResults, encode
 from jobpool_cli.worker.failure import describe, unstorable
 from jobpool_cli.worker.protocol import BatchOrder, Ranges, send_frame
 
@@ -191,7 +191,7 @@ class Outbox:
         body |= {"rows": rows, "ranges": _ranges_of(columns.tasks), "result_kind": kind_of(columns.results.field)}
         if blob.size <= INLINE_BYTES:
             return body, blob
-        from jobpool_cli.store.segments import write_segment  # noqa: PLC0415 - only workers of large results
+        from jobpool_cli.store.outcomes.segments import write_segment  # noqa: PLC0415 - only workers of large results
 
         temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
         return body | {"size": write_segment([table_of(blob)], temporary), "file": temporary.name}, b""

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from jobpool_cli.layout import PoolPaths
-from jobpool_cli.store.outcomes import encode_blob, kind_of
-from jobpool_cli.store.segments import seal
-from jobpool_cli.store.state import StateReader
-from jobpool_cli.store.state_writer import FailureRecord, StateWriter, create_database
-from jobpool_cli.store.values import encode
+from jobpool_cli.store.outcomes.segments import seal
+from jobpool_cli.store.outcomes.table import encode_blob, kind_of
+from jobpool_cli.store.state.reader import StateReader
+from jobpool_cli.store.state.writer import FailureRecord, StateWriter, create_database
+from jobpool_cli.store.values.codec import encode
 
 
 class Books:

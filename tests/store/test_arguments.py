@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import DamagedPoolError, InputError
-from jobpool_cli.store.arguments import ENCODING, JSON, PICKLE, TaskArguments, decode_column, read_table
-from jobpool_cli.store.binding import Signature, bind, write_arguments
-from jobpool_cli.store.columns import encode_column
-from jobpool_cli.store.inputs import RawArguments
+from jobpool_cli.store.arguments.binding import Signature, bind, write_arguments
+from jobpool_cli.store.arguments.columns import encode_column
+from jobpool_cli.store.arguments.inputs import RawArguments
+from jobpool_cli.store.arguments.stored import ENCODING, JSON, PICKLE, TaskArguments, decode_column, read_table
 
 
 def stored(path: Path, function: Callable[..., Any], table: pa.Table, **constants: object) -> TaskArguments:
@@ -138,7 +138,7 @@ def test_a_worker_loads_neither_pydantic_nor_pandas_for_plain_columns(tmp_path: 
 
     stored(tmp_path, f, pa.table({"x": [1], "day": [datetime(2024, 1, 1, tzinfo=UTC)]}))
     code = (
-        "import sys; from pathlib import Path; from jobpool_cli.store.arguments import TaskArguments\n"
+        "import sys; from pathlib import Path; from jobpool_cli.store.arguments.stored import TaskArguments\n"
         "def f(x: int, day: str): ...\n"
         f"print(TaskArguments(Path({str(tmp_path / 'args.parquet')!r}), f).rows([(0, 1)]))\n"
         "print([name for name in ('pydantic', 'pandas') if name in sys.modules])"

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jobpool_cli.errors import InputError, MachineError
-from jobpool_cli.store.arguments import TaskArguments
-from jobpool_cli.store.binding import BoundArguments, Signature, bind, check_stored, write_arguments
-from jobpool_cli.store.inputs import RawArguments, read_arguments
-from jobpool_cli.store.signature import Parameter
-from jobpool_cli.store.typedcells import MARKERS
+from jobpool_cli.store.arguments.binding import BoundArguments, Signature, bind, check_stored, write_arguments
+from jobpool_cli.store.arguments.inputs import RawArguments, read_arguments
+from jobpool_cli.store.arguments.signature import Parameter
+from jobpool_cli.store.arguments.stored import TaskArguments
+from jobpool_cli.store.arguments.typedcells import MARKERS
 
 
 class Color(enum.Enum):

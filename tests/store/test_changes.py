@@ -10,8 +10,8 @@ from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import TaskState
 from jobpool_cli.store import changes
 from jobpool_cli.store.changes import Watch
-from jobpool_cli.store.state import StateReader
-from jobpool_cli.store.state_writer import create_database
+from jobpool_cli.store.state.reader import StateReader
+from jobpool_cli.store.state.writer import create_database
 
 ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10)).map(lambda each: (each[0], sum(each))), max_size=12)
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import DamagedPoolError, InputError
-from jobpool_cli.store.collect import Collected, assemble
-from jobpool_cli.store.values import encode
+from jobpool_cli.store.outcomes.collect import Collected, assemble
+from jobpool_cli.store.values.codec import encode
 
 ARGUMENTS = pa.table({"x": list(range(12)), "name": list("abcdefghijkl")})
 
@@ -247,9 +247,9 @@ def test_duckdb_and_polars_read_the_table_as_it_stands() -> None:
 def test_collecting_plain_values_as_arrow_does_not_import_pandas() -> None:
     code = (
         "import sys, numpy as np, pyarrow as pa\n"
-        "from jobpool_cli.store.values import encode\n"
-        "from jobpool_cli.store.buffers import fixed_width\n"
-        "from jobpool_cli.store.collect import assemble\n"
+        "from jobpool_cli.store.values.codec import encode\n"
+        "from jobpool_cli.store.values.buffers import fixed_width\n"
+        "from jobpool_cli.store.outcomes.collect import assemble\n"
         "e = encode(['a', 'b'])\n"
         "schema = pa.schema([pa.field('task', pa.int64()), e.field])\n"
         "tasks = fixed_width(np.array([1, 0]), pa.int64())\n"

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import MachineError, UsageError
-from jobpool_cli.store.export import export, format_of
+from jobpool_cli.store.outcomes.export import export, format_of
 
 TABLE = pa.table({"n": [1, 2], "s": ["a", None]})
 
@@ -150,7 +150,7 @@ def breaking(table: pa.Table, sink: Any, form: str) -> None:
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out.csv"
     target.write_text("old")
-    monkeypatch.setattr("jobpool_cli.store.export._write", breaking)
+    monkeypatch.setattr("jobpool_cli.store.outcomes.export._write", breaking)
     with pytest.raises(MachineError, match="No space left on device") as caught:
         export(TABLE, target, "csv")
     assert "free some space" in caught.value.hint
@@ -164,7 +164,7 @@ def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
 
     target = tmp_path / "out.csv"
     target.write_text("old")
-    monkeypatch.setattr("jobpool_cli.store.export._write", interrupted)
+    monkeypatch.setattr("jobpool_cli.store.outcomes.export._write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         export(TABLE, target, "csv")
     assert target.read_text() == "old"
@@ -176,7 +176,7 @@ def test_a_kill_midway_leaves_the_old_file(tmp_path: Path) -> None:
     target.write_text("old")
     code = (
         "import os, pathlib, pyarrow as pa\n"
-        "from jobpool_cli.store import export\n"
+        "from jobpool_cli.store.outcomes import export\n"
         "def die(table, sink, form):\n"
         "    sink.write(b'half'); sink.flush(); os.kill(os.getpid(), 9)\n"
         "export._write = die\n"

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import InputError, UsageError
-from jobpool_cli.store.arguments import decode_column
-from jobpool_cli.store.inputs import RawArguments, read_arguments
+from jobpool_cli.store.arguments.inputs import RawArguments, read_arguments
+from jobpool_cli.store.arguments.stored import decode_column
 
 
 def read(data: bytes, format: str | None = None) -> RawArguments:  # noqa: A002

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import DamagedPoolError
-from jobpool_cli.store import results, segments, values
-from jobpool_cli.store.results import read_results
+from jobpool_cli.store.outcomes import results, segments
+from jobpool_cli.store.outcomes.results import read_results
+from jobpool_cli.store.values import codec as values
 
 
 def read(books: Any, tasks: list[int] | None = None) -> list[tuple[int, object]]:
@@ -117,7 +118,8 @@ def test_reading_plain_results_does_not_import_pandas(books: Any) -> None:
     books.succeed([2], ["x"])
     code = (
         "import sys; from pathlib import Path; from jobpool_cli.layout import PoolPaths;"
-        "from jobpool_cli.store.state import StateReader; from jobpool_cli.store.results import read_results;"
+        "from jobpool_cli.store.state.reader import StateReader;"
+        "from jobpool_cli.store.outcomes.results import read_results;"
         "from jobpool_cli.store.tasks import task_table; from jobpool_cli.store.logs import find_logs;"
         "paths = PoolPaths(Path(sys.argv[1])); reader = StateReader(paths.state_db);"
         "assert len(list(read_results(paths, reader))) == 3; assert len(list(read_results(paths, reader, [1]))) == 1;"

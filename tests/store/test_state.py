@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jobpool_cli.errors import DamagedPoolError, MachineError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import TaskState, Where
-from jobpool_cli.store.state import StateReader, explain, to_datetime, to_microseconds
-from jobpool_cli.store.state_writer import FailureRecord, StateWriter, _joined, _split, create_database
+from jobpool_cli.store.state.reader import StateReader, explain, to_datetime, to_microseconds
+from jobpool_cli.store.state.writer import FailureRecord, StateWriter, _joined, _split, create_database
 from tests.helpers import recount
 
 N = 40

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import DamagedPoolError
-from jobpool_cli.store.values import EncodedResults, decode, encode
+from jobpool_cli.store.values.codec import EncodedResults, decode, encode
 
 
 class Colour(enum.IntEnum):
@@ -372,7 +372,7 @@ def test_any_batch_of_frames_comes_back_equal(values: list[Any]) -> None:
 def test_plain_values_import_neither_pandas_nor_polars() -> None:
     code = (
         "import sys, datetime as dt, numpy as np\n"
-        "from jobpool_cli.store.values import encode, decode\n"
+        "from jobpool_cli.store.values.codec import encode, decode\n"
         "for v in [1, 1.5, 'a', b'a', True, dt.date.today(), dt.datetime.now(), dt.datetime.now(dt.UTC), dt.time(),\n"
         "          dt.timedelta(1), [1], (1,), {'a': 1}, {1: 1}, np.float32(1), np.ones(3), {1}, 2**70]:\n"
         "    e = encode([v, None])\n"

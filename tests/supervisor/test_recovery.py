@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths
 from jobpool_cli.store.slots import MAX_SLOTS, SLOT_BYTES
-from jobpool_cli.store.state import StateReader
-from jobpool_cli.store.state_writer import FailureRecord, StateWriter, create_database
+from jobpool_cli.store.state.reader import StateReader
+from jobpool_cli.store.state.writer import FailureRecord, StateWriter, create_database
 from jobpool_cli.supervisor.events import LossCause, RecordLoss, Send, TasksAdded, WorkerLost, WorkerReady
 from jobpool_cli.supervisor.recovery import clean_up, fill, gaps, next_worker
 from jobpool_cli.supervisor.scheduler import Scheduler

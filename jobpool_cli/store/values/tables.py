@@ -9,8 +9,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from jobpool_cli.store.buffers import bounds, filled, lengths_of, lists, null_positions, presence, survives_parquet
-from jobpool_cli.store.fitted import Fitted, Spec, nothing_fits, without
+from jobpool_cli.store.values.buffers import (
+    bounds,
+    filled,
+    lengths_of,
+    lists,
+    null_positions,
+    presence,
+    survives_parquet,
+)
+from jobpool_cli.store.values.fitted import Fitted, Spec, nothing_fits, without
 
 
 def fit_tables(values: list[Any], depth: int, kind: str) -> Fitted:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from jobpool_cli.store.fitted import Spec
+from jobpool_cli.store.values.fitted import Spec
 
 
 class IrreconcilableError(Exception):

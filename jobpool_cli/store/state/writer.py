@@ -20,7 +20,7 @@ from typing import Any
 from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
 from jobpool_cli.model import TaskState
 from jobpool_cli.store import durable
-from jobpool_cli.store.state import BUSY_TIMEOUT_SECONDS, Ranges, check_format, explain
+from jobpool_cli.store.state.reader import BUSY_TIMEOUT_SECONDS, Ranges, check_format, explain
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def create_database(path: Path) -> None:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        schema = resources.files("jobpool_cli.store").joinpath("schema.sql").read_text(encoding="utf-8")
+        schema = resources.files("jobpool_cli.store.state").joinpath("schema.sql").read_text(encoding="utf-8")
         connection.executescript(f"BEGIN; {schema} COMMIT;")
     except sqlite3.Error as error:
         raise explain(error, path) from error

@@ -17,14 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from jobpool_cli.errors import DamagedPoolError
-from jobpool_cli.store.arrays import fit_arrays, fit_numpy_scalars, restore_arrays, restore_numpy_scalars
-from jobpool_cli.store.buffers import binaries, presence
-from jobpool_cli.store.containers import fit_dicts, fit_lists, restore_dicts, restore_lists, restore_maps
-from jobpool_cli.store.fitted import Fitted, Spec, nothing_fits, without
-from jobpool_cli.store.frames import fit_frames, fit_timestamps, restore_frames, restore_timestamps
-from jobpool_cli.store.pickles import pickled
-from jobpool_cli.store.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls, restore_scalars
-from jobpool_cli.store.tables import fit_tables, restore_tables
+from jobpool_cli.store.values.arrays import fit_arrays, fit_numpy_scalars, restore_arrays, restore_numpy_scalars
+from jobpool_cli.store.values.buffers import binaries, presence
+from jobpool_cli.store.values.containers import fit_dicts, fit_lists, restore_dicts, restore_lists, restore_maps
+from jobpool_cli.store.values.fitted import Fitted, Spec, nothing_fits, without
+from jobpool_cli.store.values.frames import fit_frames, fit_timestamps, restore_frames, restore_timestamps
+from jobpool_cli.store.values.pickles import pickled
+from jobpool_cli.store.values.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls, restore_scalars
+from jobpool_cli.store.values.tables import fit_tables, restore_tables
 
 RESULT = "result"
 PICKLE = "result_pickle"

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
-from jobpool_cli.store.outcomes import table_of
-from jobpool_cli.store.state import StateReader
+from jobpool_cli.store.outcomes.table import table_of
+from jobpool_cli.store.state.reader import StateReader
 
 ROW_GROUP_ROWS = 131_072
 # Rising and nearly constant integers shrink to one or two bytes in Parquet's DELTA_BINARY_PACKED encoding.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from jobpool_cli.store.buffers import (
+from jobpool_cli.store.values.buffers import (
     bounds,
     filled,
     fixed_width,
@@ -27,9 +27,9 @@ from jobpool_cli.store.buffers import (
     survives_parquet,
     texts,
 )
-from jobpool_cli.store.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls, without
-from jobpool_cli.store.scalars import arrow_zone, zone_name, zone_of
-from jobpool_cli.store.tables import is_storable, rows_of, single
+from jobpool_cli.store.values.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls, without
+from jobpool_cli.store.values.scalars import arrow_zone, zone_name, zone_of
+from jobpool_cli.store.values.tables import is_storable, rows_of, single
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobpool_cli.store.buffers import null_positions
+from jobpool_cli.store.values.buffers import null_positions
 
 # Nested structures deeper than this are pickled; it also ends the walk into a list that contains itself.
 MAX_DEPTH = 16
@@ -28,7 +28,7 @@ class Fitted:
 
     Attributes:
         array: one row per value; null for ``None`` and for misfits.
-        spec: what :func:`jobpool_cli.store.values.decode` needs to restore the values.
+        spec: what :func:`jobpool_cli.store.values.codec.decode` needs to restore the values.
         misfits: positions, ascending, of values that this column cannot hold exactly.
     """
 

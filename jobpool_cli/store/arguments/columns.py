@@ -15,7 +15,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from jobpool_cli.errors import InputError
-from jobpool_cli.store.arguments import ENCODING, JSON, PICKLE
+from jobpool_cli.store.arguments.stored import ENCODING, JSON, PICKLE
 
 _SCALARS: dict[type, pa.DataType] = {
     int: pa.int64(),

@@ -10,25 +10,21 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
-from jobpool_cli.store.buffers import fixed_width
-from jobpool_cli.store.outcomes import table_of
-from jobpool_cli.store.segments import row_group_bounds
-from jobpool_cli.store.state import Segment, StateReader
-from jobpool_cli.store.tasks import numbers
-from jobpool_cli.store.values import PICKLE, RESULT, decode
+from jobpool_cli.store.outcomes.segments import row_group_bounds
+from jobpool_cli.store.outcomes.table import Int64s, numbers, table_of
+from jobpool_cli.store.state.reader import Segment, StateReader
+from jobpool_cli.store.values.buffers import fixed_width
+from jobpool_cli.store.values.codec import PICKLE, RESULT, decode
 
 COLUMNS = ["task", RESULT, PICKLE]
 # Values that exist as Python objects at the same time: enough that a column's fixed costs do not count.
 ROWS_AT_ONCE = 4096
 END = 2**62
-
-Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
-from jobpool_cli.store.buffers import Flags, binaries, filled, fixed_width, numbers_of, presence, texts
-from jobpool_cli.store.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls
+from jobpool_cli.store.values.buffers import Flags, binaries, filled, fixed_width, numbers_of, presence, texts
+from jobpool_cli.store.values.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls
 
 
 def _fits_int64(value: int) -> bool:

@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobpool_cli.store.arguments import ENCODING, JSON, PICKLE, TEXT, VALIDATE, decode_column
-from jobpool_cli.store.columns import BadCell, Converted, pickle_array, plain_array
-from jobpool_cli.store.convert import (
+from jobpool_cli.store.arguments.columns import BadCell, Converted, pickle_array, plain_array
+from jobpool_cli.store.arguments.convert import (
     adapter,
     bare,
     describe,
@@ -27,8 +26,9 @@ from jobpool_cli.store.convert import (
     text_converter,
     value_converter,
 )
-from jobpool_cli.store.signature import Parameter
-from jobpool_cli.store.textcells import convert_fast
+from jobpool_cli.store.arguments.signature import Parameter
+from jobpool_cli.store.arguments.stored import ENCODING, JSON, PICKLE, TEXT, VALIDATE, decode_column
+from jobpool_cli.store.arguments.textcells import convert_fast
 
 # How people write that there is nothing. Counts only where the text itself does not convert.
 MARKERS = frozenset({"NA", "N/A", "NaN", "nan", "null", "None", "NULL"})

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobpool_cli.errors import InputError
-from jobpool_cli.store.columns import encode_column, many_objects
+from jobpool_cli.store.arguments.columns import encode_column, many_objects
 
 
 def parse_json_lines(data: bytes, name: str) -> pa.Table:

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobpool_cli.errors import DamagedPoolError
-from jobpool_cli.store.buffers import fixed_width
-from jobpool_cli.store.signature import Parameter, Signature
+from jobpool_cli.store.arguments.signature import Parameter, Signature
+from jobpool_cli.store.values.buffers import fixed_width
 
 # Field metadata: how a stored column is read.
 ENCODING = b"jobpool.encoding"
@@ -318,7 +318,7 @@ def _from_json(stored: list[Any], _field: pa.Field, parameter: Parameter | None)
     if parameter is None or not parameter.annotated:
         plain: list[object] = json.loads(text)
         return plain
-    from jobpool_cli.store.convert import list_adapter  # noqa: PLC0415
+    from jobpool_cli.store.arguments.convert import list_adapter  # noqa: PLC0415
 
     validated: list[object] = list_adapter(parameter.annotation).validate_json(text)
     return validated
@@ -327,7 +327,7 @@ def _from_json(stored: list[Any], _field: pa.Field, parameter: Parameter | None)
 def _from_value(stored: list[Any], _field: pa.Field, parameter: Parameter | None) -> list[object]:
     if parameter is None or not parameter.annotated:
         return stored
-    from jobpool_cli.store.convert import value_converter  # noqa: PLC0415
+    from jobpool_cli.store.arguments.convert import value_converter  # noqa: PLC0415
 
     return list(map(value_converter(parameter.annotation), stored))
 
@@ -335,7 +335,7 @@ def _from_value(stored: list[Any], _field: pa.Field, parameter: Parameter | None
 def _from_text(stored: list[Any], _field: pa.Field, parameter: Parameter | None) -> list[object]:
     if parameter is None or not parameter.annotated:
         return stored
-    from jobpool_cli.store.convert import text_converter  # noqa: PLC0415
+    from jobpool_cli.store.arguments.convert import text_converter  # noqa: PLC0415
 
     return list(map(text_converter(parameter.annotation), stored))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobpool_cli.store.buffers import (
+from jobpool_cli.store.values.buffers import (
     Flags,
     Numbers,
     bounds,
@@ -21,7 +21,7 @@ from jobpool_cli.store.buffers import (
     presence,
     survives_parquet,
 )
-from jobpool_cli.store.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls, without
+from jobpool_cli.store.values.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls, without
 
 TIME_UNITS = frozenset({"s", "ms", "us", "ns"})
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobpool_cli.errors import DamagedPoolError, InputError
-from jobpool_cli.store.buffers import Numbers, bounds, fixed_width, null_positions, numbers_of, texts
-from jobpool_cli.store.fitted import Spec
-from jobpool_cli.store.tables import single
-from jobpool_cli.store.unite import IrreconcilableError, cast, pandas_metadata, unite_types
-from jobpool_cli.store.values import PICKLE, RESULT, fit_values, restore_values, spec_of
+from jobpool_cli.store.outcomes.unite import IrreconcilableError, cast, pandas_metadata, unite_types
+from jobpool_cli.store.values.buffers import Numbers, bounds, fixed_width, null_positions, numbers_of, texts
+from jobpool_cli.store.values.codec import PICKLE, RESULT, fit_values, restore_values, spec_of
+from jobpool_cli.store.values.fitted import Spec
+from jobpool_cli.store.values.tables import single
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -322,7 +322,7 @@ def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """An index cannot hold lists and dicts: they become JSON text there."""
     if not pa.types.is_nested(column.type):
         return column
-    from jobpool_cli.store.export import json_text  # noqa: PLC0415 - only for such columns
+    from jobpool_cli.store.outcomes.export import json_text  # noqa: PLC0415 - only for such columns
 
     values = [None if value is None else json_text(value) for value in column.to_pylist()]
     return pa.chunked_array([texts(values, np.array([value is not None for value in values], np.bool_))])

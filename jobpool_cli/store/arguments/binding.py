@@ -20,7 +20,17 @@ import pyarrow.parquet as pq
 
 from jobpool_cli.errors import InputError, MachineError
 from jobpool_cli.store import durable
-from jobpool_cli.store.arguments import (
+from jobpool_cli.store.arguments.columns import (
+    BadCell,
+    Converted,
+    encode_column,
+    json_exact,
+    many_objects,
+    pickle_array,
+)
+from jobpool_cli.store.arguments.inputs import RawArguments
+from jobpool_cli.store.arguments.signature import Parameter, Signature
+from jobpool_cli.store.arguments.stored import (
     CONSTANTS,
     ENCODING,
     JSON,
@@ -32,10 +42,7 @@ from jobpool_cli.store.arguments import (
     read_constants,
     read_stored,
 )
-from jobpool_cli.store.columns import BadCell, Converted, encode_column, json_exact, many_objects, pickle_array
-from jobpool_cli.store.inputs import RawArguments
-from jobpool_cli.store.signature import Parameter, Signature
-from jobpool_cli.store.textcells import infer_column
+from jobpool_cli.store.arguments.textcells import infer_column
 
 __all__ = ["BoundArguments", "Parameter", "Signature", "bind", "check_stored", "write_arguments"]
 
@@ -201,7 +208,7 @@ def _convert(column: pa.ChunkedArray, field: pa.Field, parameter: Parameter, *, 
     """One column, by what it holds and what it is for."""
     if parameter.annotated:
         # pydantic: a pool whose function has no annotations does without.
-        from jobpool_cli.store.typedcells import convert_text_column, convert_value_column  # noqa: PLC0415
+        from jobpool_cli.store.arguments.typedcells import convert_text_column, convert_value_column  # noqa: PLC0415
 
         if textual:
             return convert_text_column(column, field, parameter)
@@ -249,8 +256,8 @@ def _constant(
 def _convert_constant(parameter: Parameter, value: object, text: str | None) -> object:
     if not parameter.annotated:
         return infer_column(pa.chunked_array([[text]], pa.string())).to_pylist()[0] if text is not None else value
-    from jobpool_cli.store.convert import describe, reason, text_converter, value_converter  # noqa: PLC0415
-    from jobpool_cli.store.typedcells import missing_value  # noqa: PLC0415
+    from jobpool_cli.store.arguments.convert import describe, reason, text_converter, value_converter  # noqa: PLC0415
+    from jobpool_cli.store.arguments.typedcells import missing_value  # noqa: PLC0415
 
     if value is None or text == "":
         allowed, missing = missing_value(parameter, textual=text is not None)
@@ -280,7 +287,7 @@ def _bad_cells(signature: Signature, raw: RawArguments, bad: list[tuple[str, Bad
     if first.missing:
         parameter = signature.parameter(column)
         assert parameter is not None  # noqa: S101
-        from jobpool_cli.store.convert import display  # noqa: PLC0415
+        from jobpool_cli.store.arguments.convert import display  # noqa: PLC0415
 
         annotation = display(parameter.annotation)
         hint = f"fill the cell, or let {signature.function} take missing values: {column}: {annotation} | None"

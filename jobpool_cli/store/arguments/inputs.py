@@ -20,8 +20,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from jobpool_cli.errors import InputError, UsageError
-from jobpool_cli.store import textscan
-from jobpool_cli.store.jsonlines import parse_json_lines
+from jobpool_cli.store.arguments import textscan
+from jobpool_cli.store.arguments.jsonlines import parse_json_lines
 
 STDIN_NAME = "<stdin>"
 

@@ -32,8 +32,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobpool_cli.store.buffers import fixed_width
-from jobpool_cli.store.values import EncodedResults
+from jobpool_cli.store.values.buffers import fixed_width, null_positions, numbers_of
+from jobpool_cli.store.values.codec import EncodedResults
+from jobpool_cli.store.values.tables import single
 
 BATCH_KEY = b"jobpool.batch"
 
@@ -41,6 +42,9 @@ BATCH_KEY = b"jobpool.batch"
 _SUCCESS = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 7], np.int32)), pa.py_buffer(b"success"))
 
 Int64s = npt.NDArray[np.int64]
+
+# Stands for "not known" until the columns are built; no attempt, time or duration is negative.
+UNKNOWN = -1
 
 
 def task_numbers(ranges: Sequence[tuple[int, int]]) -> Int64s:
@@ -165,3 +169,17 @@ def kind_of(field: pa.Field) -> str:
         return ""
     metadata = {key.decode("latin-1"): value.decode("latin-1") for key, value in (field.metadata or {}).items()}
     return f"{field.type} {json.dumps(metadata, sort_keys=True)}"
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> Int64s:
+    """The column as 64-bit integers, UNKNOWN where it is null."""
+    if column.null_count == len(column):
+        return np.full(len(column), UNKNOWN, np.int64)
+    whole = single(column)
+    if whole.type != pa.int64():
+        whole = whole.cast(pa.int64())
+    found = numbers_of(whole, np.dtype(np.int64))
+    if whole.null_count:
+        found = found.copy()
+        found[null_positions(whole)] = UNKNOWN
+    return found

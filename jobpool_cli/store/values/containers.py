@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobpool_cli.store.buffers import (
+from jobpool_cli.store.values.buffers import (
     INT32_MAX,
     Numbers,
     bounds,
@@ -24,7 +24,7 @@ from jobpool_cli.store.buffers import (
     offsets_of,
     presence,
 )
-from jobpool_cli.store.fitted import MAX_DEPTH, Fitted, Spec, fit_present, nothing_fits, restore_nulls
+from jobpool_cli.store.values.fitted import MAX_DEPTH, Fitted, Spec, fit_present, nothing_fits, restore_nulls
 
 # A list that contains itself many times grows without bound while it is flattened; no honest nesting is that large.
 MAX_NESTED_ITEMS = 20_000_000

@@ -1,6 +1,6 @@
 """The state database, read side: cheap questions about a pool, answered without pandas or pyarrow.
 
-``store.state_writer`` is the other side; ``schema.sql`` is the contract of the two.
+``store.state.writer`` is the other side; ``schema.sql`` is the contract of the two.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What successful tasks returned: blobs and Parquet segments, read back one by one or collected into one table."""

@@ -1,0 +1,1 @@
+"""The state database: one writer, many readers, and the schema that both keep to."""

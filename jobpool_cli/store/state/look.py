@@ -1,0 +1,55 @@
+"""One look at a pool: its status from the counters, the lock and the slots, at the same cost for any size."""
+
+from __future__ import annotations
+
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.model import PoolState, PoolStatus, TaskState
+from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.store.slots import read_running
+from jobpool_cli.store.state.reader import StateReader, to_datetime
+
+
+def look(paths: PoolPaths, manifest: Manifest, reader: StateReader, *, live: bool) -> PoolStatus:
+    """Return the pool's status.
+
+    Args:
+        paths: the pool.
+        manifest: what it is.
+        reader: an open reader of its state.
+        live: whether a supervisor held the lock before the reader looks.
+    """
+    with reader.snapshot():
+        counters = reader.counters()
+        versions = reader.udf_versions() if counters.udf > 1 else {1: counters.success}
+    counts = {
+        TaskState.SUCCESS: counters.success,
+        TaskState.ERROR: counters.error,
+        TaskState.TIMEOUT: counters.timeout,
+        TaskState.CANCELLED: counters.cancelled,
+    }
+    open_tasks = manifest.n_jobs - counters.finished
+    # A task may have ended in its slot's moment and not yet in the books, never the other way round.
+    running = min(len(read_running(paths.slots)), open_tasks) if live else 0
+    counts = {TaskState.PENDING: open_tasks - running, TaskState.RUNNING: running, **counts}
+    if open_tasks == 0:
+        state = PoolState.DONE
+    elif live:
+        state = PoolState.PAUSED if counters.paused else PoolState.RUNNING
+    else:
+        state = PoolState.INTERRUPTED
+    finished_at = to_datetime(counters.last_finished) if counters.last_finished is not None else None
+    retried_at = to_datetime(counters.retried_at) if counters.retried_at is not None else None
+    created = manifest.created
+    return PoolStatus(
+        pool=paths.root.name,
+        state=state,
+        n_jobs=manifest.n_jobs,
+        counts=counts,
+        created=created,
+        total_time=max(0.0, (finished_at - created).total_seconds()) if finished_at else 0.0,
+        retry_time=max(0.0, ((finished_at or retried_at) - retried_at).total_seconds()) if retried_at else None,
+        reason=counters.stop_reason if state is PoolState.INTERRUPTED else "",
+        udf=manifest.udf,
+        workers=manifest.options.processes,
+        udf_versions=versions,
+    )
