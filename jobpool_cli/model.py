@@ -5,11 +5,20 @@ Standard library only: ``jobpool status`` loads this and must start as fast as P
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+# Processes that one pool can have on a machine: records of the shared file that tells what each of them runs.
+MAX_PROCESSES = 1024
+
+_PLACE = re.compile(r"(?P<file>.*?)(:(?P<line>\d+))?( in (?P<function>.+))?", re.DOTALL)
+# How a place is written that lies outside of the user's code: a killed worker has none.
+NOWHERE = "-"
 
 
 class TaskState(StrEnum):
@@ -112,6 +121,22 @@ class Where:
         """``file:line in function``, as editors and people read it."""
         return f"{self.file}:{self.line} in {self.function}"
 
+    def is_at(self, place: str) -> bool:
+        """Return whether a place that somebody wrote is this one.
+
+        Args:
+            place: ``file``, ``file:line`` or ``file:line in function``; the file absolute, relative to the working
+                folder, or only the end of its path.
+        """
+        wanted = _PLACE.fullmatch(place)
+        assert wanted is not None  # noqa: S101 - every part is optional
+        file, line, function = wanted["file"], wanted["line"], wanted["function"]
+        return (
+            (self.file in {file, os.path.abspath(file)} or self.file.endswith(f"/{file}"))
+            and (line is None or self.line == int(line))
+            and (function is None or self.function == function)
+        )
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -149,8 +174,90 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class FailureGroup:
+    """Failures of one exception type at one place of the user's code.
+
+    Attributes:
+        type: the exception's type, as ``Failure`` has it.
+        where: deepest frame in the user's code, None where there is none (a killed worker).
+        count: tasks whose present state is such a failure.
+        example: the lowest of them.
+        message: the example's.
+    """
+
+    type: str
+    where: Where | None
+    count: int
+    example: int
+    message: str
+
+    def is_like(self, kind: str | None, at: str | None) -> bool:
+        """Return whether a description fits.
+
+        Args:
+            kind: the type, as `errors` shows it; None fits every type.
+            at: the place, as ``Where.is_at`` reads it, or ``-`` for failures that have none; None fits every place.
+        """
+        if kind is not None and kind != self.type:
+            return False
+        if at is None:
+            return True
+        return self.where is None if at == NOWHERE else self.where is not None and self.where.is_at(at)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One attempt of a task that ended.
+
+    Attributes:
+        task: position in the arguments, from 0.
+        attempt: from 1.
+        state: success, error, timeout or cancelled.
+        finished: when (UTC), None if unknown.
+        duration: seconds, None if unknown.
+        error: ``type: message``, empty for a success.
+        where: deepest frame in the user's code, for an error.
+        again: the task was, or will be, run again: this is not its last word.
+    """
+
+    task: int
+    attempt: int
+    state: TaskState
+    finished: datetime | None
+    duration: float | None
+    error: str = ""
+    where: Where | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What ended between two looks.
+
+    Attributes:
+        listed: attempts one by one, in the order in which they ended.
+        others: how many more tasks ended in each state.
+        others_again: how many more attempts failed whose tasks run again.
+    """
+
+    listed: tuple[Ended, ...] = ()
+    others: Mapping[TaskState, int] = field(default_factory=dict)
+    others_again: int = 0
+
+
+@dataclass(frozen=True)
 class RunningTask:
-    """A task that a live worker is on right now, read from the shared slots."""
+    """A task that a live worker is on right now, read from the shared slots.
+
+    Attributes:
+        task: position in the arguments, from 0.
+        attempt: from 1.
+        worker: number of the worker process, names the log file.
+        pid: that process, for display only.
+        started: when the attempt began (UTC).
+        elapsed: seconds since then.
+        log_start: offset in the worker's log at which the attempt's output begins.
+    """
 
     task: int
     attempt: int
@@ -166,10 +273,16 @@ class PoolStatus:
     """One look at a pool, cheap at any size.
 
     Attributes:
+        pool: its name.
+        state: what it is doing.
+        n_jobs: tasks in all.
         counts: tasks by state; all six states are present and sum to ``n_jobs``.
+        created: when `map` made it (UTC).
         total_time: seconds from `map` to the last finished task so far (0.0 before the first).
         retry_time: seconds from the last `retry` to the last finished task; None if never retried.
         reason: why the pool is interrupted or paused, empty otherwise.
+        udf: the entry point of the code of `map`, ``file.py:function``.
+        workers: worker processes, as `map` was told; not how many live.
         udf_versions: for each code version that produced results, how many.
     """
 

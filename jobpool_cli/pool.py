@@ -6,34 +6,27 @@ Heavy libraries are imported by the methods that need them; asking how a pool is
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobpool_cli.errors import (
     ConflictError,
+    JobPoolError,
     MachineError,
     TasksFailedError,
-    UsageError,
     WaitTimeoutError,
 )
 from jobpool_cli.finding import LAST, by_age, find
-from jobpool_cli.layout import PoolPaths, home_folder
-from jobpool_cli.model import Failure, PoolState, PoolStatus, RunningTask, TaskState
-from jobpool_cli.store.manifest import Manifest
-from jobpool_cli.store.slots import read_running
-from jobpool_cli.store.state.look import look
-from jobpool_cli.store.state.reader import FailureGroup, StateReader
-from jobpool_cli.supervisor.lock import is_held
+from jobpool_cli.layout import PoolPaths, home_folder, pools_folder
+from jobpool_cli.model import PoolOptions, PoolState, PoolStatus, TaskState
+from jobpool_cli.store.state.look import SHUTTING_DOWN
+from jobpool_cli.store.state.reader import StateReader
+from jobpool_cli.view import PoolView
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from jobpool_cli.store.changes import Watch
-    from jobpool_cli.store.logs import TaskLog, WorkerOutput
     from jobpool_cli.store.outcomes.collect import Collected
+    from jobpool_cli.submit import Submission
 
 # Waiting looks often at first, for pools that end at once, and then at a human pace.
 FIRST_LOOK_SECONDS = 0.01
@@ -42,7 +35,7 @@ SLOWEST_LOOK_SECONDS = 0.2
 ANSWER_SECONDS = 30.0
 
 
-class JobPool:
+class JobPool(PoolView):
     """One pool.
 
     Example:
@@ -50,29 +43,6 @@ class JobPool:
         >>> pool.snapshot().state  # doctest: +SKIP
         <PoolState.DONE: 'done'>
     """
-
-    def __init__(self, root: Path) -> None:
-        """Bind to a pool directory; use ``open`` to find one by name."""
-        self.paths = PoolPaths(root)
-        self.manifest = Manifest.read(self.paths.pool_json)
-
-    def __repr__(self) -> str:
-        """Name the pool."""
-        return f"<JobPool {self.name}: {self.n_jobs} tasks>"
-
-    def __len__(self) -> int:
-        """Return the number of tasks."""
-        return self.n_jobs
-
-    @property
-    def name(self) -> str:
-        """The pool's name: its folder's, so that a renamed folder is a renamed pool."""
-        return self.paths.root.name
-
-    @property
-    def n_jobs(self) -> int:
-        """The number of tasks."""
-        return self.manifest.n_jobs
 
     # --- finding pools
 
@@ -91,22 +61,71 @@ class JobPool:
         """Return the names of all pools, oldest first."""
         return [root.name for root in by_age(home_folder(home))]
 
-    # --- how it is doing
+    # --- making and deleting pools
 
-    def is_live(self) -> bool:
-        """Return whether a supervisor works on the pool."""
-        return is_held(self.paths.lock)
+    @staticmethod
+    def check(
+        udf: str,
+        source: str,
+        *,
+        constants: Mapping[str, str] | None = None,
+        options: PoolOptions | None = None,
+        input_format: str | None = None,
+        stdin: BinaryIO | None = None,
+    ) -> Submission:
+        """Check a UDF and its arguments without changing anything.
 
-    def snapshot(self) -> PoolStatus:
-        """Return one look at the pool; costs the same for three tasks as for ten million."""
-        # Whoever holds the lock is asked for first: a supervisor that ends right afterwards has left its counters.
-        live = self.is_live()
-        with self._reader() as reader:
-            return look(self.paths, self.manifest, reader, live=live)
+        Args:
+            udf: ``file.py`` or ``file.py:name``.
+            source: a file of arguments, or ``-`` for ``stdin``.
+            constants: arguments that are the same for every task.
+            options: how the pool shall run.
+            input_format: of the source, where neither its name nor its content tells.
+            stdin: read for ``-``.
 
-    def running_tasks(self) -> Sequence[RunningTask]:
-        """Return what the workers run right now."""
-        return read_running(self.paths.slots) if self.is_live() else []
+        Raises:
+            InputError: says what does not fit, where, and what to do.
+        """
+        from jobpool_cli.submit import check  # noqa: PLC0415 - pyarrow and pydantic, only for this
+
+        return check(
+            udf,
+            source,
+            constants=constants or {},
+            options=options or PoolOptions(),
+            input_format=input_format,
+            stdin=stdin,
+        )
+
+    @classmethod
+    def submit(cls, submission: Submission, *, name: str | None = None, home: str | None = None) -> JobPool:
+        """Make a pool of what was checked, and start it.
+
+        Raises:
+            ConflictError: there is a pool of that name.
+            InputError: the UDF does not load in a worker; no pool is left.
+            MachineError: the disk or the machine refuses.
+        """
+        from jobpool_cli.submit import submit  # noqa: PLC0415
+
+        return cls(submit(submission, home_folder(home), name).root)
+
+    @staticmethod
+    def remove_remains(name: str, *, home: str | None = None, force: bool = False) -> bool:
+        """Delete a pool that cannot be opened, or that a killed `rm` left half deleted; False if there is none.
+
+        Raises:
+            ConflictError: it is being worked on, and ``force`` is not given.
+        """
+        from jobpool_cli.submit import finish_removal, remove  # noqa: PLC0415
+
+        pools = pools_folder(home_folder(home))
+        if not (pools / name).exists():
+            return finish_removal(pools, name)
+        remove(pools / name, force=force)
+        return True
+
+    # --- waiting
 
     def wait(self, timeout: float | None = None, *, on_look: Callable[[PoolStatus], None] | None = None) -> PoolStatus:
         """Wait until all tasks are finished and every result is in ``results/``.
@@ -128,8 +147,9 @@ class JobPool:
             if status.state is PoolState.DONE and self._is_sealed():
                 return status
             if status.state is PoolState.INTERRUPTED and not self.is_live():
+                left = status.n_jobs - status.finished
                 raise ConflictError(
-                    f"{self.name} is interrupted with {status.n_jobs - status.finished} tasks unfinished: "
+                    f"{self.name} is interrupted{f' with {left} tasks unfinished' if left else ''}: "
                     f"{status.reason or 'nobody works on it'}",
                     f"go on with: jobpool resume {self.name}",
                 )
@@ -142,22 +162,22 @@ class JobPool:
             time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
             pause = min(pause * 1.5, SLOWEST_LOOK_SECONDS)
 
-    def watch(self) -> Watch:
-        """Return a watch, which tells with each look what ended since the one before."""
-        from jobpool_cli.store.changes import Watch  # noqa: PLC0415 - `status` and `is` do without
-
-        return Watch(self.paths)
-
-    def _is_sealed(self) -> bool:
-        if not self.is_live():
-            return True
-        with self._reader() as reader:
-            return reader.inbox_rows() == 0
-
     # --- acting on it
 
     def cancel(self, *, running: bool = False, wait: bool = False, timeout: float | None = None) -> dict[str, Any]:
-        """Cancel what is pending; ``running`` tasks too if asked. Returns the numbers cancelled and still running."""
+        """Cancel what is pending; what ended stays readable.
+
+        Args:
+            running: stop the running tasks, too.
+            wait: return when the pool is done.
+            timeout: seconds, for the answer and the wait together.
+
+        Returns:
+            the numbers of tasks ``cancelled`` and of those still in hand (``running``).
+
+        Raises:
+            WaitTimeoutError: the time is over; the request stands.
+        """
         if self.snapshot().state is PoolState.DONE:
             return {"cancelled": 0, "running": 0}
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -167,17 +187,30 @@ class JobPool:
         return answer
 
     def pause(self) -> dict[str, Any]:
-        """Hand out no further task; running ones end. Returns how many those are."""
+        """Hand out no further task; running ones end. Returns under ``running`` how many those are.
+
+        Raises:
+            ConflictError: the pool is done or interrupted.
+        """
         status = self.snapshot()
         if status.state is not PoolState.RUNNING and status.state is not PoolState.PAUSED:
             raise ConflictError(f"{self.name} is {status.state}, there is nothing to pause")
         return self._ask("pause", {})
 
     def resume(self) -> PoolStatus:
-        """Go on after an interruption or a pause; only what is unfinished runs."""
+        """Go on after an interruption or a pause; only what is unfinished runs.
+
+        A shutdown that is under way is called off.
+
+        Raises:
+            ConflictError: it runs already, or is done.
+        """
         status = self.snapshot()
         if status.state is PoolState.DONE:
             raise ConflictError(f"{self.name} is done", f"to run failed tasks again: jobpool retry {self.name}")
+        if status.reason == SHUTTING_DOWN:
+            self._ask("resume", {})
+            return self.snapshot()
         if status.state is PoolState.RUNNING:
             raise ConflictError(f"{self.name} is running already", f"watch it: jobpool tail {self.name}")
         if status.state is PoolState.INTERRUPTED:
@@ -190,7 +223,13 @@ class JobPool:
         return self.snapshot()
 
     def retry(
-        self, tasks: Sequence[int] | None = None, *, cancelled: bool = False, udf: str | None = None
+        self,
+        tasks: Sequence[int] | None = None,
+        *,
+        cancelled: bool = False,
+        udf: str | None = None,
+        kind: str | None = None,
+        at: str | None = None,
     ) -> dict[str, Any]:
         """Run failed tasks again, in the same pool; also cancelled ones if asked, with mended code if given.
 
@@ -198,25 +237,37 @@ class JobPool:
             tasks: only these; they must be failed or cancelled.
             cancelled: take up cancelled tasks, too.
             udf: mended code, ``file.py`` or ``file.py:name``.
+            kind: only what failed with this exception type.
+            at: only what failed at this place: ``file``, ``file:line``, or ``-`` for none in the user's code.
 
         Returns:
-            the numbers ``retried`` and ``cancelled`` of tasks taken up.
+            the numbers ``retried`` and ``cancelled`` of tasks taken up; with ``udf`` also of those that were
+            ``pending`` anyway and will run the mended code. Where no task is taken up, nothing changes.
+
+        Raises:
+            ConflictError: a task of ``tasks`` is neither failed nor cancelled.
+            InputError: the mended code does not load, or does not take the arguments.
+            UsageError: there is no such task.
         """
         self._check_owner()
         with self._reader() as reader, reader.snapshot():
             failed = reader.failed_tasks()
             given_up = reader.cancelled_ranges()
+            alike = None if kind is None and at is None else _tasks_alike(reader, kind, at)
+        if alike is not None:
+            tasks = alike if tasks is None else sorted(set(alike).intersection(tasks))
+            if not tasks:
+                return {"retried": 0, "cancelled": 0}
         if tasks is not None:
             self._check_retryable(tasks, set(failed), given_up)
             cancelled = True
+        if tasks is None and not failed and not (cancelled and given_up):
+            return {"retried": 0, "cancelled": 0}
         details: dict[str, Any] = {"tasks": list(tasks) if tasks is not None else None, "cancelled": cancelled}
         if udf is not None:
             from jobpool_cli.submit import mend  # noqa: PLC0415 - pyarrow and pydantic, only for this
 
-            again = list(tasks) if tasks is not None else failed
-            details["udf"] = mend(udf, self.paths, again)
-        elif not failed and not (cancelled and given_up):
-            return {"retried": 0, "cancelled": 0}
+            details["udf"] = mend(udf, self.paths, self.n_jobs, tasks, cancelled=cancelled)
         return self._ask("retry", details)
 
     def _check_retryable(self, tasks: Sequence[int], failed: set[int], cancelled: Sequence[tuple[int, int]]) -> None:
@@ -229,31 +280,41 @@ class JobPool:
                 )
 
     def shutdown(self, *, wait: bool = True, timeout: float | None = None) -> None:
-        """Stop working on the pool: running tasks end (or, without ``wait``, are stopped); the rest stays pending."""
+        """Stop working on the pool: running tasks end (or, without ``wait``, are stopped); the rest stays pending.
+
+        Args:
+            wait: let the running tasks end.
+            timeout: seconds until they must have.
+
+        Raises:
+            WaitTimeoutError: the time is over; the shutdown goes on.
+            ConflictError: somebody resumed the pool meanwhile.
+        """
         if not self.is_live():
             return
         deadline = None if timeout is None else time.monotonic() + timeout
         self._ask("shutdown", {"kill": not wait}, timeout)
         while self.is_live():
+            status = self.snapshot()
+            if status.state in (PoolState.RUNNING, PoolState.PAUSED) and status.reason != SHUTTING_DOWN:
+                raise ConflictError(f"{self.name} goes on: it was resumed before it had shut down")
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(f"{self.name} did not end within {timeout:g} s", "its running tasks go on")
             time.sleep(FIRST_LOOK_SECONDS)
 
     def remove(self, *, force: bool = False) -> None:
-        """Delete the pool and everything in it; a running one only by force, its processes first."""
-        from jobpool_cli.engines.processes import kill_marked  # noqa: PLC0415
+        """Delete the pool and everything in it; a running one only by force, its processes first.
+
+        Raises:
+            ConflictError: it is being worked on.
+        """
         from jobpool_cli.submit import remove  # noqa: PLC0415
 
-        if self.is_live():
-            if not force:
-                raise ConflictError(
-                    f"{self.name} is being worked on",
-                    f"wait for it, or stop and delete it: jobpool rm --force {self.name}",
-                )
-            with contextlib.suppress(WaitTimeoutError):
-                self.shutdown(wait=False, timeout=10.0)
-        kill_marked(self.manifest.id)
-        remove(self.paths.root)
+        if force and self.is_live():
+            # Tasks get their grace period; whoever does not end by then is killed.
+            with contextlib.suppress(JobPoolError):
+                self.shutdown(wait=False, timeout=self.manifest.options.grace + 2.0)
+        remove(self.paths.root, force=force)
 
     def _ask(self, action: str, details: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
         """Post a request and wait for its answer; start a supervisor where none lives to read it."""
@@ -289,128 +350,7 @@ class JobPool:
             with contextlib.suppress(ConflictError):
                 _launch(self.paths)
 
-    def _check_owner(self) -> None:
-        """Refuse to run, or load pickles from, a pool that is somebody else's.
-
-        Raises:
-            MachineError: the pool belongs to another user.
-        """
-        owner = self.paths.root.stat().st_uid
-        if owner != os.geteuid():
-            raise MachineError(
-                f"{self.name} belongs to user {owner}, you are user {os.geteuid()}",
-                "its code and its pickles run with the rights of whoever loads them; let its owner do this",
-            )
-
     # --- what came of it
-
-    def failures(self, tasks: Sequence[int] | None = None, *, history: bool = False) -> Sequence[Failure]:
-        """Return the failures, by task; with ``history`` also those of attempts that were followed by another."""
-        with self._reader() as reader:
-            return reader.failures(tasks, history=history)
-
-    def first_failure(self) -> Failure | None:
-        """Return the failure of the first failed task, in the order of the arguments."""
-        with self._reader() as reader:
-            found = reader.failures(limit=1)
-        return found[0] if found else None
-
-    def failure_groups(self) -> Sequence[FailureGroup]:
-        """Return the failures grouped by exception type and place in the user's code, most frequent first."""
-        with self._reader() as reader:
-            return reader.failure_groups()
-
-    def tasks_of_group(self, group: FailureGroup, limit: int | None = None) -> Sequence[int]:
-        """Return the tasks of a group of failures, ascending, at most so many."""
-        with self._reader() as reader:
-            return reader.tasks_of_group(group, limit)
-
-    def constants(self) -> dict[str, object]:
-        """Return the arguments that are the same for every task."""
-        from jobpool_cli.store.arguments.stored import stored_constants  # noqa: PLC0415
-
-        return stored_constants(self.paths.args)
-
-    def arguments(self, tasks: Sequence[int] | None = None) -> pa.Table:
-        """Return the arguments, a row per task."""
-        from jobpool_cli.store.arguments.stored import read_table  # noqa: PLC0415
-
-        self.check_tasks(tasks or ())
-        return read_table(self.paths.args, tasks)
-
-    def calls(self, tasks: Sequence[int] | None = None) -> tuple[pa.Table, pa.Table]:
-        """Return the numbers of tasks and, in as many rows, all that their calls are given, constants included."""
-        from jobpool_cli.store.tasks import with_constants  # noqa: PLC0415
-
-        arguments = self.arguments(tasks)
-        return with_constants(arguments, self.constants(), range(self.n_jobs) if tasks is None else tasks)
-
-    def task_table(self, tasks: Sequence[int] | None = None, states: Sequence[TaskState] | None = None) -> pa.Table:
-        """Return one row per task with its state, attempt, times, worker and error."""
-        from jobpool_cli.store.tasks import task_table  # noqa: PLC0415
-
-        self.check_tasks(tasks or ())
-        with self._reader() as reader:
-            return task_table(self.paths, reader, self.n_jobs, self.running_tasks(), tasks, states)
-
-    def logs(
-        self, tasks: Sequence[int] | None = None, *, attempt: int | None = None, tail: int | None = None
-    ) -> Iterator[TaskLog]:
-        """Yield what tasks wrote, ascending; of running tasks what they have written so far.
-
-        Args:
-            tasks: only these, also if they wrote nothing; without it all that wrote anything.
-            attempt: only this one, instead of each task's latest.
-            tail: only so many last lines of each.
-        """
-        from jobpool_cli.store.logs import STILL_OPEN, end_of_running, find_logs  # noqa: PLC0415
-
-        self.check_tasks(tasks or ())
-        running = self.running_tasks()
-        with self._reader() as reader:
-            for found in find_logs(self.paths, reader, running, tasks, attempt):
-                log = found
-                if log.end == STILL_OPEN:
-                    log = end_of_running(log, self.paths, reader, self.running_tasks)
-                log = log.existing()
-                yield log if tail is None else log.last_lines(tail)
-
-    def follow_log(self, task: int, *, tail: int | None = None) -> Iterator[tuple[TaskLog, bytes]]:
-        """Yield what a task writes, as it writes it, until it has ended."""
-        from jobpool_cli.store.logs import follow_task  # noqa: PLC0415
-
-        self.check_tasks([task])
-        with self._reader() as reader:
-            yield from follow_task(self.paths, reader, task, self.running_tasks, self._is_over, tail)
-
-    def follow_logs(self) -> Iterator[WorkerOutput]:
-        """Yield what all workers write, as they write it, until the pool is done or interrupted."""
-        from jobpool_cli.store.logs import follow_workers  # noqa: PLC0415
-
-        return follow_workers(self.paths, self.running_tasks, self._is_over)
-
-    def check_tasks(self, tasks: Sequence[int]) -> None:
-        """Make sure that there are such tasks.
-
-        Raises:
-            UsageError: names the first that is not there.
-        """
-        for task in tasks:
-            if not 0 <= task < self.n_jobs:
-                there = f"has tasks 0 to {self.n_jobs - 1}" if self.n_jobs else "has no tasks"
-                raise UsageError(f"there is no task {task}: {self.name} {there}")
-
-    def _is_over(self) -> bool:
-        return not self.is_live() or self.snapshot().state is PoolState.DONE
-
-    def results_now(self, tasks: Sequence[int] | None = None) -> Iterator[tuple[int, object]]:
-        """Yield (task, result) of the tasks that have succeeded so far, ascending."""
-        from jobpool_cli.store.outcomes.results import read_results  # noqa: PLC0415
-
-        self.check_tasks(tasks or ())
-        self._check_owner()
-        with self._reader() as reader:
-            yield from read_results(self.paths, reader, tasks)
 
     def collect(
         self,
@@ -424,13 +364,15 @@ class JobPool:
         """Wait for all tasks and gather their results into one table.
 
         Args:
-            ignore_exceptions: leave failed tasks out instead of raising.
+            ignore_exceptions: leave failed and cancelled tasks out instead of raising.
             flatten: where every result is a table, the rows of all; otherwise one column ``result``.
             drop_index: index by position instead of by the arguments.
             partial: take what there is now instead of waiting.
             timeout: wait no longer than so many seconds.
 
         Raises:
+            ConflictError: nobody works on the pool, which is not done.
+            InputError: the results' columns do not unite.
             TasksFailedError: tasks failed or were cancelled, and neither option allows that.
             WaitTimeoutError: the pool was not done in time.
         """
@@ -443,7 +385,13 @@ class JobPool:
         self._check_owner()
         with self._reader() as reader:
             parts = [*read_outcomes(self.paths, reader, ["task", "result", "result_pickle"])]
-        return assemble(parts, self.arguments(), flatten=flatten, drop_index=drop_index)
+        return assemble(
+            parts,
+            self.arguments(),
+            flatten=flatten,
+            drop_index=drop_index,
+            leave_out_unreadable=ignore_exceptions,
+        )
 
     def _check_complete(self, status: PoolStatus) -> None:
         cancelled = status.counts[TaskState.CANCELLED]
@@ -460,11 +408,11 @@ class JobPool:
                 f"run them: jobpool retry --cancelled {self.name}; leave them out: --ignore-exceptions",
             )
 
-    def _reader(self) -> StateReader:
-        try:
-            return StateReader(self.paths.state_db)
-        except PermissionError as error:
-            raise MachineError(f"{self.paths.state_db} may not be read: {error.strerror}") from error
+
+def _tasks_alike(reader: StateReader, kind: str | None, at: str | None) -> list[int]:
+    """Return the failed tasks to whose failure a description fits, ascending."""
+    groups = [group for group in reader.failure_groups() if group.is_like(kind, at)]
+    return sorted(task for group in groups for task in reader.tasks_of_group(group))
 
 
 def _launch(paths: PoolPaths) -> None:

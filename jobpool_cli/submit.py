@@ -6,6 +6,7 @@ Nothing is left behind by an error or a kill: before the rename there is no pool
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -18,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from jobpool_cli.errors import ConflictError, MachineError
+from jobpool_cli.engines.processes import ROOT_MARK, descriptor_limit, kill_marked, needed_descriptors
+from jobpool_cli.errors import ConflictError, JobPoolError, MachineError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable, requests
@@ -28,14 +30,18 @@ from jobpool_cli.store.arguments.signature import Signature
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.slots import create_slots
 from jobpool_cli.store.snapshot import take_snapshot
+from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import create_database
 from jobpool_cli.supervisor.launch import launch
 from jobpool_cli.supervisor.lock import PoolLock, is_held
+from jobpool_cli.supervisor.recovery import gaps
 from jobpool_cli.worker.function import LocatedUdf, locate_udf
 
 # A folder without a lock is being made this very moment, unless it is older than this.
 FRESH_SECONDS = 60.0
 ABANDON_SECONDS = 10.0
+# A killed supervisor's lock is free as soon as the kernel has buried it.
+KILL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,14 @@ def check(
 
     Raises:
         InputError: says what does not fit, where, and what to do.
+        MachineError: the machine does not allow so many workers.
     """
+    if needed_descriptors(options.processes) > descriptor_limit():
+        raise MachineError(
+            f"{options.processes} worker processes need {needed_descriptors(options.processes)} open files,"
+            f" and the limit is {descriptor_limit()}",
+            "raise it (ulimit -Hn, or LimitNOFILE of the service), or take fewer workers",
+        )
     located = locate_udf(udf)
     raw = read_arguments(source, format=input_format, stdin=stdin)
     bound = bind(Signature.of(located.function), raw, constants)
@@ -90,7 +103,7 @@ def submit(submission: Submission, home: Path, name: str | None = None) -> PoolP
         check_name(name)
     pools = pools_folder(home)
     try:
-        os.makedirs(pools, mode=0o700, exist_ok=True)
+        _make_pools_folder(pools)
         _remove_abandoned(pools)
         paths = _build(submission, pools, name)
     except OSError as error:
@@ -101,11 +114,24 @@ def submit(submission: Submission, home: Path, name: str | None = None) -> PoolP
     if submission.arguments.n_rows:
         try:
             launch(paths)
+        except ConflictError:
+            # Somebody saw the new pool and was quicker to resume it: it runs.
+            pass
         except BaseException:
             # Also when a person loses patience with an import that does not end: nothing is left running.
             _abandon(paths)
             raise
     return paths
+
+
+def _make_pools_folder(pools: Path) -> None:
+    """Make the folder of all pools, and let its way down from what was there outlive a power cut, too."""
+    missing = [each for each in (pools, *pools.parents) if not each.exists()]
+    os.makedirs(pools, mode=0o700, exist_ok=True)
+    for each in missing:
+        # Where a parent may be entered and not read, it cannot be synced either.
+        with contextlib.suppress(PermissionError):
+            durable.sync_folder(each.parent)
 
 
 def _abandon(paths: PoolPaths) -> None:
@@ -115,7 +141,7 @@ def _abandon(paths: PoolPaths) -> None:
         deadline = time.monotonic() + ABANDON_SECONDS
         while is_held(paths.lock) and time.monotonic() < deadline:
             time.sleep(0.01)
-    remove(paths.root)
+    remove(paths.root, force=True)
 
 
 def _build(submission: Submission, pools: Path, name: str | None) -> PoolPaths:
@@ -192,30 +218,92 @@ def _remove_abandoned(pools: Path) -> None:
                     shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def mend(udf: str, paths: PoolPaths, tasks: Sequence[int]) -> int:
+def mend(udf: str, paths: PoolPaths, n_jobs: int, tasks: Sequence[int] | None, *, cancelled: bool) -> int:
     """Snapshot mended code beside the pool's earlier code and return its version.
 
     Args:
         udf: ``file.py`` or ``file.py:name``.
         paths: the pool.
-        tasks: the tasks that shall run it: their stored arguments must fit its parameters.
+        n_jobs: how many tasks it has.
+        tasks: the finished tasks that shall run it; all failed ones by default.
+        cancelled: without ``tasks``: all cancelled ones, too.
 
     Raises:
         InputError: the code does not load, or does not take the pool's arguments; nothing was changed.
     """
     located = locate_udf(udf)
-    check_stored(paths.args, Signature.of(located.function), tasks)
-    version = 1 + max(int(folder.name[1:]) for folder in paths.udf.glob("v*"))
-    take_snapshot(located.path, located.name, paths.udf_version(version), version)
-    durable.sync_folder(paths.udf)
-    return version
+    check_stored(paths.args, Signature.of(located.function), _will_run(paths, n_jobs, tasks, cancelled=cancelled))
+    temporary = durable.temporary_beside(paths.udf / "udf")
+    try:
+        while True:
+            found = [re.fullmatch(r"v(\d+)", each) for each in os.listdir(paths.udf)]
+            version = 1 + max(int(each[1]) for each in found if each)
+            shutil.rmtree(temporary, ignore_errors=True)
+            take_snapshot(located.path, located.name, temporary, version)
+            # Of two that mend at once, the second finds a folder that is not empty and takes the next number.
+            with contextlib.suppress(FileExistsError, NotADirectoryError):
+                try:
+                    durable.publish(temporary, paths.udf_version(version))
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:
+                        raise
+                else:
+                    return version
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove(root: Path) -> None:
-    """Take a pool out of sight in one step, then delete it; a kill in between leaves what the next `map` sweeps up."""
-    doomed = root.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{root.name}")
-    os.rename(root, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+def _will_run(paths: PoolPaths, n_jobs: int, tasks: Sequence[int] | None, *, cancelled: bool) -> list[int]:
+    """Return the tasks that a retry takes up, and those that are pending anyway: all of them run the mended code."""
+    with StateReader(paths.state_db) as reader, reader.snapshot():
+        settled = reader.success_ranges()
+        if tasks is not None or not cancelled:
+            settled += reader.cancelled_ranges()
+        if tasks is not None:
+            settled += [(task, task + 1) for task in reader.failed_tasks()]
+    pending = [task for low, high in gaps(settled, n_jobs) for task in range(low, high)]
+    return pending if tasks is None else sorted({*pending, *tasks})
+
+
+def remove(root: Path, *, force: bool = False) -> None:
+    """Take a pool out of sight in one step, then delete it; a kill in between leaves what the next `map` sweeps up.
+
+    Its lock is held meanwhile, so that nobody begins to work on it.
+
+    Args:
+        root: the pool's folder; what is in it may be damaged.
+        force: kill whoever works on the pool.
+
+    Raises:
+        ConflictError: it is being worked on.
+    """
+    lock = _lock_to_remove(root, force=force)
+    try:
+        kill_marked(os.path.realpath(root), ROOT_MARK)
+        with contextlib.suppress(JobPoolError):
+            kill_marked(Manifest.read(root / "pool.json").id)
+        doomed = root.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{root.name}")
+        os.rename(root, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    finally:
+        lock.release()
+
+
+def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
+    deadline = time.monotonic() + KILL_SECONDS
+    while True:
+        try:
+            return PoolLock(root / "lock")
+        except ConflictError as error:
+            if not force:
+                raise ConflictError(
+                    f"{root.name} is being worked on",
+                    f"wait for it, or stop and delete it: jobpool rm --force {root.name}",
+                ) from error
+            if time.monotonic() >= deadline:
+                raise
+        kill_marked(os.path.realpath(root), ROOT_MARK)
+        time.sleep(0.01)
 
 
 def finish_removal(pools: Path, name: str) -> bool:

@@ -178,10 +178,14 @@ def recount(paths: PoolPaths) -> dict[str, list[int]]:
         for low, high in connection.execute("SELECT low, high FROM cancelled"):
             states["cancelled"] += range(low, high)
         counters = connection.execute("SELECT success, error, timeout, cancelled FROM counters").fetchone()
+        unsealed = connection.execute(
+            "SELECT unsealed, (SELECT coalesce(sum(rows), 0) FROM inbox) FROM counters"
+        ).fetchone()
         by_udf = connection.execute("SELECT coalesce(sum(rows), 0) FROM successes_by_udf").fetchone()
     finally:
         connection.close()
     assert counters == tuple(len(states[state]) for state in ("success", "error", "timeout", "cancelled"))
+    assert unsealed[0] == unsealed[1]
     assert by_udf == (len(states["success"]),)
     return states
 

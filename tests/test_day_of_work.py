@@ -159,11 +159,8 @@ def test_status_of_a_million_finished_tasks_loads_no_heavy_library_and_scans_no_
         "    return connection\n"
         "state.sqlite3.connect = connect\n"
         "from jobpool_cli.cli.main import main\n"
-        f"sys.argv = ['jobpool', 'status', {pool!r}, '--json']\n"
-        "try:\n"
-        "    main()\n"
-        "finally:\n"
-        "    print(json.dumps([sorted(sys.modules), asked]), file=sys.stderr)\n"
+        f"main(['status', {pool!r}, '--json'])\n"
+        "print(json.dumps([sorted(sys.modules), asked]), file=sys.stderr)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=command_line[1], capture_output=True, check=True, cwd=tmp_path

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jobpool_cli.errors import ConflictError, InputError
+from jobpool_cli.errors import ConflictError, InputError, MachineError
+from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions, PoolState, TaskState
 from jobpool_cli.pool import JobPool
+from jobpool_cli.submit import remove
+from jobpool_cli.supervisor.launch import launch
 from tests.helpers import (
     Bench,
     check_invariants,
@@ -105,6 +110,43 @@ def test_a_paused_pool_whose_supervisor_was_killed_resumes(bench: Bench) -> None
     assert pool.snapshot().state is PoolState.INTERRUPTED
     pool.resume()
     pool.wait(30)
+    check_invariants(pool, square)
+
+
+# Plays the supervisor up to its last commit, and dies before it seals.
+UNSEALED = """
+import os
+from jobpool_cli.supervisor import __main__, loop
+loop.Supervisor._seal_rest = lambda self: os.kill(os.getpid(), 9)
+__main__.main()
+"""
+
+
+def test_a_pool_killed_before_it_sealed_is_interrupted_and_resume_only_seals(bench: Bench) -> None:
+    pool = bench.map("def f(x: int):\n    _audit()\n    _wait_for('go')\n    return x * x\n", 20)
+    until(lambda: len(bench.audit()) == 2)
+    kill_supervisor(pool)
+    bench.release("go")
+    with open(os.devnull, "wb") as report:
+        subprocess.run(
+            [sys.executable, "-c", UNSEALED, str(pool.paths.root), f"--report={report.fileno()}"],
+            pass_fds=(report.fileno(),), check=False, timeout=60,
+        )  # fmt: skip
+    until(lambda: not pool.is_live())
+    status = pool.snapshot()
+    assert (status.state, status.counts[TaskState.SUCCESS]) == (PoolState.INTERRUPTED, 20)
+    assert "results are not sealed yet" in status.reason
+    assert not list(pool.paths.results.glob("segment-*"))
+    with pytest.raises(ConflictError, match="not sealed"):
+        pool.wait(10)
+    ran = bench.audit()
+    pool.resume()
+    assert pool.wait(30).state is PoolState.DONE
+    assert list(pool.paths.results.glob("segment-*"))
+    assert bench.audit() == ran
+    # The two that the killed supervisor's workers had begun ran again, and as another attempt.
+    assert max(ran.values()) == 1
+    assert sum(attempt == 2 for _, attempt in ran) == 2
     check_invariants(pool, square)
 
 
@@ -347,6 +389,40 @@ def test_shutdown_leaves_the_rest_pending_and_resume_runs_it(bench: Bench) -> No
     check_invariants(pool, square)
 
 
+def test_resume_calls_a_shutdown_off(bench: Bench) -> None:
+    pool = bench.map("def f(x: int):\n    _wait_for('go')\n    return x * x\n", 6)
+    until(lambda: len(pool.running_tasks()) == 2)
+    refused: list[ConflictError] = []
+
+    def shut_down() -> None:
+        try:
+            pool.shutdown(timeout=30)
+        except ConflictError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=shut_down)
+    thread.start()
+    until(lambda: pool.snapshot().reason == "it is being shut down")
+    assert pool.resume().state is PoolState.RUNNING
+    thread.join(30)
+    assert "resumed" in refused[0].message
+    bench.release("go")
+    assert pool.wait(30).counts[TaskState.SUCCESS] == 6
+    check_invariants(pool, square)
+
+
+def test_a_pool_that_ends_while_it_is_paused_is_not_paused_when_tasks_are_retried(bench: Bench) -> None:
+    body = "def f(x: int):\n    _wait_for('go')\n    return 1 // (jobpool_cli.current_task().attempt - 1)\n"
+    pool = bench.map(body, 1)
+    until(pool.running_tasks)
+    pool.pause()
+    bench.release("go")
+    assert pool.wait(30).failed == 1
+    assert pool.retry()["retried"] == 1
+    assert pool.wait(30).counts[TaskState.SUCCESS] == 1
+    check_invariants(pool)
+
+
 def test_failed_tasks_are_retried_while_others_run(bench: Bench) -> None:
     body = """
 def f(x: int):
@@ -404,6 +480,87 @@ def test_mended_code_runs_what_failed_and_its_siblings_are_found(bench: Bench) -
     status = pool.wait(30)
     assert status.counts[TaskState.SUCCESS] == 5
     assert status.udf_versions == {1: 4, 2: 1}
+    check_invariants(pool, square)
+
+
+def test_mended_code_changes_nothing_where_no_task_is_taken_up(bench: Bench) -> None:
+    pool = bench.map("def f(x: int):\n    _wait_for('go') if x else None\n    return x * x\n", 4)
+    mended = bench.write("def f(x: int):\n    return -1\n", "mended.py")
+    assert pool.retry(udf=mended) == {"retried": 0, "cancelled": 0}
+    bench.release("go")
+    status = pool.wait(30)
+    assert status.udf_versions == {1: 4}
+    assert status.retry_time is None
+    assert [each.name for each in pool.paths.udf.iterdir()] == ["v1"]
+    check_invariants(pool, square)
+
+
+def test_mended_code_must_take_the_pending_tasks_too_and_runs_them(bench: Bench) -> None:
+    pool = bench.map("def f(x: int):\n    _wait_for('go') if x else 1 // 0\n    return x * x\n", 4)
+    until(lambda: pool.snapshot().failed == 1 and len(pool.running_tasks()) == 2)
+    (pool.paths.udf / "v7.bak").mkdir()
+    answer = pool.retry(udf=bench.write("def f(x: int):\n    return x * x\n", "mended.py"))
+    assert answer == {"retried": 1, "cancelled": 0, "pending": 1}
+    bench.release("go")
+    assert pool.wait(30).udf_versions == {1: 2, 2: 2}
+    check_invariants(pool, square)
+
+
+def test_mended_code_helps_an_interrupted_pool_whose_code_does_not_load_any_more(bench: Bench) -> None:
+    body = "assert not os.path.exists(os.path.join(FOLDER, 'broken'))\n"
+    body += "def f(x: int):\n    _wait_for('go') if x else 1 // 0\n    return x * x\n"
+    pool = bench.map(body, 4)
+    until(lambda: pool.snapshot().failed == 1)
+    kill_supervisor(pool)
+    bench.release("broken")
+    assert pool.retry(udf=bench.write("def f(x: int):\n    return x * x\n", "mended.py"))["retried"] == 1
+    assert pool.wait(30).udf_versions == {2: 4}
+    check_invariants(pool, square)
+
+
+# --- rm
+
+
+def test_rm_by_force_ends_a_supervisor_that_is_stopped_though_pool_json_is_damaged(bench: Bench) -> None:
+    pool = bench.map("def f(x: int):\n    _wait_for('go')\n", 4)
+    root = pool.paths.root
+    (pid,) = supervisors(root)
+    os.kill(pid, signal.SIGSTOP)
+    pool.paths.pool_json.write_text("{")
+    with pytest.raises(ConflictError, match="being worked on"):
+        remove(root)
+    remove(root, force=True)
+    until(lambda: not supervisors(root) and not marked(pool))
+    assert not root.exists()
+
+
+def test_a_pool_that_is_being_removed_cannot_be_resumed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = bench.map("def f(x: int):\n    _wait_for('go')\n", 4)
+    kill_supervisor(pool)
+    tried = []
+
+    def rename(source: Path, target: Path) -> None:
+        with pytest.raises(ConflictError):
+            launch(pool.paths)
+        tried.append(target)
+        os.replace(source, target)
+
+    monkeypatch.setattr("jobpool_cli.submit.os.rename", rename)
+    remove(pool.paths.root)
+    assert len(tried) == 1
+    assert not pool.paths.root.exists()
+
+
+def test_a_pool_that_somebody_resumed_before_map_could_start_it_stays(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quicker(paths: PoolPaths) -> None:
+        launch(paths)
+        launch(paths)
+
+    monkeypatch.setattr("jobpool_cli.submit.launch", quicker)
+    pool = bench.map("def f(x: int):\n    return x * x\n", 4)
+    assert pool.wait(30).counts[TaskState.SUCCESS] == 4
     check_invariants(pool, square)
 
 
@@ -565,6 +722,42 @@ def test_code_that_does_not_load_in_a_worker_leaves_no_pool_and_no_process(bench
     pools = bench.home / "pools"
     until(lambda: not supervisors(pools / "pool"), what="the supervisor has ended")
     assert not [each for each in pools.iterdir() if not each.name.startswith(".")]
+
+
+def test_a_supervisor_that_does_not_start_is_told_of_with_the_end_of_its_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    with pytest.raises(MachineError, match=r"(?s)ended before it was ready:.*init_fs_encoding"):
+        bench.map("def f(x: int):\n    return x\n", 1)
+
+
+def test_more_workers_than_files_may_be_open_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobpool_cli.submit.descriptor_limit", lambda: 100)
+    with pytest.raises(MachineError, match="10 worker processes need 104 open files, and the limit is 100"):
+        bench.map("def f(x: int):\n    return x\n", 1, options=PoolOptions(workers=10))
+
+
+def test_workers_have_the_limit_of_open_files_that_map_had(bench: Bench) -> None:
+    pool = bench.map("import resource\ndef f(x: int):\n    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]\n", 1)
+    pool.wait(30)
+    check_invariants(pool, lambda _: resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def test_a_worker_that_gets_sigterm_while_it_loads_the_code_is_replaced(bench: Bench) -> None:
+    body = (
+        IN_WORKER
+        + """
+    if not os.path.exists(os.path.join(FOLDER, "killed")):
+        open(os.path.join(FOLDER, "killed"), "w").close()
+        os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)
+def f(x: int):
+    return x * x
+"""
+    )
+    pool = bench.map(body, 4, options=PoolOptions(workers=1))
+    assert pool.wait(30).counts[TaskState.SUCCESS] == 4
+    check_invariants(pool, square)
 
 
 def test_code_that_kills_its_worker_at_import_stops_the_pool(bench: Bench) -> None:

@@ -1,1 +1,1 @@
-"""The command line: one verb, one file; each parses, calls one method of JobPool, and has the answer rendered."""
+"""The command line: main finds the verb, verbs/ has one file for each, render writes what they say."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -78,7 +80,7 @@ class _UnknownVerbError(JobPoolError):
 def build(verb: str) -> Any:
     """Import a verb's module and build its command."""
     module, text = VERBS[verb]
-    command = import_module(f"jobpool_cli.cli.{module}").command
+    command = import_module(f"jobpool_cli.cli.verbs.{module}").command
     # Plain help: rich's would cost a tenth of a second, and would import every verb to draw the list of them.
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(verb, help=command.__doc__, short_help=text, context_settings={"help_option_names": ["-h", "--help"]})(
@@ -117,8 +119,19 @@ def group() -> Any:
     return typer.main.get_command(app)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: like Ctrl-C, so that what a command has half done is undone, but with an exit code of its own."""
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated(number)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; the program's own (without ``arguments``) ends the process."""
+    if arguments is None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         # What the locale cannot show is shown as an escape; a lone surrogate becomes what JSON calls it.
         if stream is not None:
@@ -162,6 +175,8 @@ def _run(arguments: list[str]) -> int:
     except JobPoolError as error:
         render.error(error.message, error.hint)
         code = error.exit_code
+    except _Terminated as terminated:
+        code = 128 + terminated.args[0]
     except (KeyboardInterrupt, typer.Abort):
         code = ExitCode.INTERRUPTED
     except OSError:

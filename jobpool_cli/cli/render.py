@@ -17,7 +17,10 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any, TextIO
 
+# The version of what --json prints; docs/reference/json.md says which changes raise it.
 SCHEMA = 1
+# How every object begins that is put together as text, because it is one of a million.
+JSON_HEAD = f'{{"schema": {SCHEMA}, '
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 STATE_STYLES = {
@@ -140,7 +143,8 @@ def error(message: str, hint: str) -> None:
 
 def write_json(content: dict[str, Any], *, flush: bool = False) -> None:
     """Write an object as one line of JSON, with the version of its form first."""
-    write(json.dumps({"schema": SCHEMA, **content}, ensure_ascii=False, default=_plain), flush=flush)
+    text = json.dumps({"schema": SCHEMA, **content}, ensure_ascii=False, default=_plain)
+    write(for_stream(text, lines=True), flush=flush)
 
 
 def _plain(value: object) -> object:

@@ -6,16 +6,16 @@ A million rows are a matter of seconds: nothing here calls a function per cell w
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from jobpool_cli.cli import render
+from jobpool_cli.store.values.jsonable import json_text, jsonable, safe_repr
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,63 +40,6 @@ def values_of(column: pa.ChunkedArray) -> list[Any]:
 # --- values as text
 
 
-def json_text(value: object) -> str:
-    """Return a value as JSON; what JSON has no form for as its ``repr``."""
-    kind = type(value)
-    if kind is int or kind is str or value is None or kind is bool:
-        return _encode(value)
-    return _encode(jsonable(value))
-
-
-def jsonable(value: Any) -> object:
-    """Return what JSON can say about a value: tables as lists of records, times in ISO 8601, NaN as null."""
-    found: object
-    match value:
-        case None | bool() | int() | str():
-            found = value
-        case float():
-            found = value if math.isfinite(value) else None if math.isnan(value) else repr(value)
-        case Mapping():
-            found = {key if isinstance(key, str) else str(jsonable(key)): jsonable(item) for key, item in value.items()}
-        case list() | tuple():
-            found = [jsonable(item) for item in value]
-        case datetime() | date() | time() | timedelta():
-            found = _time_text(value)
-        case _:
-            plain = _plain(value)
-            found = repr(value) if plain is None else jsonable(plain)
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """Return what other libraries' values are in plain Python; None for what is of no such library."""
-    library = type(value).__module__.partition(".")[0]
-    for of, method, arguments in PLAIN:
-        if library == of and hasattr(value, method) and (method != "to_dict" or value.ndim > 1):
-            plain: Any = getattr(value, method)(*arguments)
-            return None if type(plain) is type(value) else plain
-    return None
-
-
-# The first method that a value of the library has: frames come before series.
-PLAIN = (
-    ("pandas", "to_dict", ("records",)),
-    ("pandas", "tolist", ()),
-    ("polars", "to_dicts", ()),
-    ("polars", "to_list", ()),
-    ("pyarrow", "to_pylist", ()),
-    ("numpy", "tolist", ()),
-)
-
-
-def _time_text(value: datetime | date | time | timedelta) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, datetime) and value.tzinfo is not None and not value.utcoffset():
-        return render.iso(value)
-    return value.isoformat()
-
-
 def cell_text(value: object) -> str:
     """Return a value as a cell of a table: text as it is, nothing for None, else as JSON has it."""
     if isinstance(value, str):
@@ -106,12 +49,12 @@ def cell_text(value: object) -> str:
     if isinstance(value, float) and type(value) is float:
         return repr(value)
     found = jsonable(value)
-    return found if isinstance(found, str) else _encode(found)
+    return found if isinstance(found, str) else "" if found is None else json_text(found)
 
 
 def shown(value: object) -> str:
     """Return a value as Python would write it, in one line and not too long, for messages."""
-    return render.shorten(repr(value), LONGEST_CELL)
+    return render.shorten(safe_repr(value), LONGEST_CELL)
 
 
 def call_text(arguments: Mapping[str, object]) -> str:
@@ -240,22 +183,29 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(start, ROWS_AT_ONCE)
 
 
-def write_json_lines(table: pa.Table, nested: Mapping[str, pa.Table] | None = None) -> None:
-    """Write a table as JSON Lines; ``nested`` tables of as many rows become an object each in every line."""
+def write_json_lines(table: pa.Table, nested: Mapping[str, pa.Table] | None = None, *, bare: bool = False) -> None:
+    """Write a table as JSON Lines.
+
+    Args:
+        table: what to write, an object per row.
+        nested: tables of as many rows, which become an object each in every line.
+        bare: without the version of the form: the columns are the user's own, as `collect` writes them.
+    """
     end = escape_for_terminal()
+    head = "{" if bare else render.JSON_HEAD
     for start in range(0, table.num_rows, ROWS_AT_ONCE):
-        lines = _objects(table.slice(start, ROWS_AT_ONCE), nested or {}, start)
+        lines = _objects(table.slice(start, ROWS_AT_ONCE), nested or {}, start, head)
         sys.stdout.write(end("".join(f"{line}\n" for line in lines)))
 
 
-def _objects(table: pa.Table, nested: Mapping[str, pa.Table], start: int) -> Iterator[str]:
+def _objects(table: pa.Table, nested: Mapping[str, pa.Table], start: int, head: str = "{") -> Iterator[str]:
     names = list(table.schema.names)
     columns: list[Any] = [_json_cells(table.column(number)) for number in range(len(names))]
     for name, inner in nested.items():
         names.append(name)
         part = inner.slice(start, table.num_rows)
         columns.append(_objects(part, {}, 0) if part.num_columns else repeat("{}", table.num_rows))
-    form = "{" + ", ".join(f"{_encode(name)}: %s".replace("%", "%%").replace("%%s", "%s") for name in names) + "}"
+    form = head + ", ".join(f"{_encode(name)}: %s".replace("%", "%%").replace("%%s", "%s") for name in names) + "}"
     return map(form.__mod__, zip(*columns, strict=True))
 
 
@@ -352,7 +302,8 @@ def result_text(value: Any, *, for_people: bool) -> str:
     if isinstance(value, float):
         return repr(float(value))
     if for_people and type(value).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow", "numpy"):
-        drawn = str(value)
-        return f"\n{drawn}" if "\n" in drawn else drawn
+        with contextlib.suppress(Exception):  # what is drawn is the user's: objects in cells, classes of their own
+            drawn = str(value)
+            return f"\n{drawn}" if "\n" in drawn else drawn
     found = jsonable(value)
-    return _tsv(found) if isinstance(found, str) else _encode(found)
+    return _tsv(found) if isinstance(found, str) else json_text(found)

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobpool_cli.engines.base import BootFailed, EngineEvent, Lost, Outcomes, Ready
-from jobpool_cli.engines.processes import MARK, kill_marked, memory_of_tree
-from jobpool_cli.errors import MachineError
+from jobpool_cli.engines.processes import MARK, give_back_descriptors, kill_marked, memory_of_tree
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable
@@ -43,6 +42,8 @@ SEND_BUFFER_BYTES = 4 << 20
 TRIM_WAIT_SECONDS = 0.001
 MEMORY_POLL_SECONDS = 0.25
 BOOT_LOG_BYTES = 4000
+# So much is read from one worker before the others have their turn.
+READ_BYTES = 16 << 20
 
 
 @dataclass
@@ -100,44 +101,60 @@ class LocalEngine:
     # --- the contract
 
     def spawn(self, slot: int, delay: float) -> None:
-        """Start a worker, at once or later."""
-        if delay > 0:
-            self._delayed[slot] = time.monotonic() + delay
-            return
+        """Have the next ``poll`` after the delay start a worker, with the code version that is ``udf`` by then."""
+        self._delayed[slot] = time.monotonic() + delay
+
+    def _start(self, slot: int) -> Iterator[EngineEvent]:
         worker, self._next_worker = self._next_worker, self._next_worker + 1
+        with contextlib.ExitStack() as undo:
+            try:
+                self._processes[slot] = self._started(slot, worker, undo)
+            except OSError as error:
+                reset(self._views[slot], 0, 0)
+                said = f"could not be started: {error}"
+                yield Lost(slot, worker, "unstarted", batch=None, position=None, booted=False, exit=said)
+            else:
+                undo.pop_all()
+
+    def _started(self, slot: int, worker: int, undo: contextlib.ExitStack) -> Process:
+        """Start a worker process; ``undo`` is how to take back what was done when that fails halfway."""
         log = self._paths.worker_log(worker)
-        orders, orders_worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        orders, orders_worker_end = map(undo.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         outcomes, outcomes_worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        outcomes_worker_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        outcomes.settimeout(0)
-        log_fd = durable.open_new(log, append=True)
-        reset(self._views[slot], worker, 0)
-        try:
-            popen = subprocess.Popen(
-                [
-                    sys.executable, "-P", "-m", "jobpool_cli.worker", str(self._paths.root),
-                    f"--slot={slot}", f"--worker={worker}", f"--udf={self.udf}", f"--parent={os.getpid()}",
-                    f"--orders={orders_worker_end.fileno()}", f"--outcomes={outcomes_worker_end.fileno()}",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log_fd,
-                stderr=log_fd,
-                pass_fds=(orders_worker_end.fileno(), outcomes_worker_end.fileno()),
-                start_new_session=True,
-                cwd=self._folder if self._folder.is_dir() else self._paths.root,
-                env={**os.environ, MARK: f"{self._pool_id}:{worker}"},
-            )  # fmt: skip
-        except OSError as error:
-            raise MachineError(f"no worker process could be started: {error}") from error
-        finally:
-            os.close(log_fd)
-            outcomes_worker_end.close()
+        undo.enter_context(outcomes)
+        with outcomes_worker_end:
+            outcomes_worker_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            outcomes.settimeout(0)
+            log_fd = durable.open_new(log, append=True)
+            reset(self._views[slot], worker, 0)
+            try:
+                popen = subprocess.Popen(
+                    [
+                        sys.executable, "-P", "-m", "jobpool_cli.worker", str(self._paths.root),
+                        f"--slot={slot}", f"--worker={worker}", f"--udf={self.udf}", f"--parent={os.getpid()}",
+                        f"--orders={orders_worker_end.fileno()}", f"--outcomes={outcomes_worker_end.fileno()}",
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log_fd,
+                    stderr=log_fd,
+                    pass_fds=(orders_worker_end.fileno(), outcomes_worker_end.fileno()),
+                    start_new_session=True,
+                    cwd=self._folder if self._folder.is_dir() else self._paths.root,
+                    env={**os.environ, MARK: f"{self._pool_id}:{worker}"},
+                )  # fmt: skip
+            finally:
+                os.close(log_fd)
+        undo.callback(popen.wait)
+        undo.callback(popen.kill)
+        pidfd = os.pidfd_open(popen.pid)
+        undo.callback(os.close, pidfd)
+        give_back_descriptors(popen.pid)
         reset(self._views[slot], worker, popen.pid)
-        process = Process(worker, popen, os.pidfd_open(popen.pid), orders, orders_worker_end, outcomes, log)
-        self._processes[slot] = process
-        self._selector.register(process.pidfd, selectors.EVENT_READ, slot)
+        self._selector.register(pidfd, selectors.EVENT_READ, slot)
+        undo.callback(self._selector.unregister, pidfd)
         self._selector.register(outcomes, selectors.EVENT_READ, slot)
+        return Process(worker, popen, pidfd, orders, orders_worker_end, outcomes, log)
 
     def send(self, slot: int, order: BatchOrder) -> None:
         """Hand over a batch; a worker that died meanwhile is reported by ``poll``, with what it never read."""
@@ -186,7 +203,7 @@ class LocalEngine:
         for slot, moment in list(self._delayed.items()):
             if moment <= now:
                 del self._delayed[slot]
-                self.spawn(slot, 0)
+                yield from self._start(slot)
         dead = []
         for key, _ in self._selector.select(timeout):
             slot = key.data
@@ -213,9 +230,9 @@ class LocalEngine:
 
     # --- inside
 
-    def _read(self, slot: int, process: Process) -> list[EngineEvent]:
+    def _read(self, slot: int, process: Process, *, all_of_it: bool = False) -> list[EngineEvent]:
         try:
-            frames, alive = process.reader.feed(process.outcomes)
+            frames, alive = process.reader.feed(process.outcomes, None if all_of_it else READ_BYTES)
         except ProtocolError:
             # Something wrote into the channel that is not ours to read: this worker cannot be believed any more.
             self._selector.unregister(process.outcomes)
@@ -239,7 +256,7 @@ class LocalEngine:
     def _bury(self, slot: int) -> Iterator[EngineEvent]:
         process = self._processes[slot]
         if process.outcomes in [key.fileobj for key in self._selector.get_map().values()]:
-            yield from self._read(slot, process)
+            yield from self._read(slot, process, all_of_it=True)
         # The dead leader still holds its process group's number, so that this cannot hit a stranger.
         self._signal(process, signal.SIGKILL)
         code = process.popen.wait()
@@ -259,7 +276,7 @@ class LocalEngine:
             elapsed = max(0, time.monotonic_ns() - view[STARTED])
             lost = Lost(
                 **{**lost.__dict__, "started": (time.time_ns() - elapsed) // 1000, "duration": elapsed,
-                   "log": (view[LOG_START], process.log.stat().st_size)}
+                   "log": _log_range(process.log, view[LOG_START])}
             )  # fmt: skip
         elif not process.booted:
             lost = Lost(**{**lost.__dict__, "exit": f"{lost.exit}\n{_tail(process.log)}".strip()})
@@ -331,6 +348,16 @@ def describe_exit(code: int) -> str:
     return f"exited with code {code}"
 
 
+def _log_range(log: Path, start: int) -> tuple[int, int] | None:
+    """Return the bytes that a task wrote, None if somebody deleted the log."""
+    try:
+        return start, log.stat().st_size
+    except OSError:
+        return None
+
+
 def _tail(log: Path) -> str:
-    data = log.read_bytes()[-BOOT_LOG_BYTES:]
-    return data.decode("utf-8", "replace")
+    try:
+        return log.read_bytes()[-BOOT_LOG_BYTES:].decode("utf-8", "replace")
+    except OSError as error:
+        return f"(its log cannot be read: {error})"

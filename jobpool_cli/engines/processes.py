@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 
 # In the environment of every worker and so of all that it starts: "<pool id>:<worker number>".
 MARK = "JOBPOOL_MARK"
+# In the environment of a supervisor and so of all below it: the pool's folder, which is known when pool.json is not.
+ROOT_MARK = "JOBPOOL_SUPERVISED"
+
+_inherited: tuple[int, int] | None = None
 
 
-def kill_marked(mark: str) -> None:
-    """Kill every process whose mark begins so: a pool's id, or one worker's whole mark.
+def kill_marked(mark: str, variable: str = MARK) -> None:
+    """Kill every process whose mark begins so: a pool's id, one worker's whole mark, or a root folder.
 
     Processes that scrubbed their environment escape; those of other users are not ours to touch.
     """
-    exact = f"{MARK}={mark}".encode()
+    exact = os.fsencode(f"{variable}={mark}")
+    name = exact.partition(b"=")[0] + b"="
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -24,11 +30,36 @@ def kill_marked(mark: str) -> None:
             pidfd = os.pidfd_open(int(entry.name))
             try:
                 with open(f"/proc/{entry.name}/environ", "rb") as file:
-                    marks = [each for each in file.read().split(b"\0") if each.startswith(b"JOBPOOL_MARK=")]
+                    marks = [each for each in file.read().split(b"\0") if each.startswith(name)]
                 if any(each == exact or each.startswith(exact + b":") for each in marks):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             finally:
                 os.close(pidfd)
+
+
+def needed_descriptors(processes: int) -> int:
+    """Return how many files a supervisor of so many workers has open: four for each, and some of its own."""
+    return 4 * processes + 64
+
+
+def descriptor_limit() -> int:
+    """Return how many files a supervisor may have open at most."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def raise_descriptors() -> None:
+    """Let this process open as many files as it may."""
+    global _inherited  # noqa: PLW0603 - a limit of the process
+    _inherited = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_inherited[1], _inherited[1]))
+
+
+def give_back_descriptors(pid: int) -> None:
+    """Give a child the limit that this process was started with: code that uses select() relies on a low one."""
+    if _inherited is not None:
+        with contextlib.suppress(OSError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, _inherited)
 
 
 def memory_of_tree(pid: int) -> int:

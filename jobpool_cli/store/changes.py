@@ -4,49 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from jobpool_cli.layout import PoolPaths
-from jobpool_cli.model import Failure, TaskState, Where
+from jobpool_cli.model import Changes, Ended, Failure, TaskState
 from jobpool_cli.store.state.reader import StateReader, to_datetime
 
 # Where more than this end between two looks, nobody reads them one by one.
 LISTED_SUCCESSES = 50
 LISTED_FAILURES = 10
-
-
-@dataclass(frozen=True)
-class Ended:
-    """One task that ended.
-
-    Attributes:
-        finished: when (UTC), None if unknown.
-        duration: seconds, None if unknown.
-        error: ``type: message``, empty for a success.
-        where: deepest frame in the user's code, for an error.
-    """
-
-    task: int
-    attempt: int
-    state: TaskState
-    finished: datetime | None
-    duration: float | None
-    error: str = ""
-    where: Where | None = None
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What ended between two looks.
-
-    Attributes:
-        listed: tasks one by one, in the order in which they ended.
-        others: how many more ended in each state.
-    """
-
-    listed: tuple[Ended, ...] = ()
-    others: Counter[TaskState] = field(default_factory=Counter)
 
 
 class Watch:
@@ -66,7 +32,7 @@ class Watch:
             others: Counter[TaskState] = Counter()
             with reader.snapshot():
                 counters = reader.counters()
-                n_failed, self._failures, failures = reader.failures_since(self._failures, LISTED_FAILURES)
+                (n_failed, n_again), self._failures, failures = reader.failures_since(self._failures, LISTED_FAILURES)
                 n_succeeded = counters.success - self._counts[TaskState.SUCCESS]
                 fresh = self._fresh_successes(reader, n_succeeded)
             listed = [_of_failure(failure) for failure in failures]
@@ -74,14 +40,17 @@ class Watch:
                 listed += _successes(self._paths, reader, fresh)
             elif n_succeeded > 0:
                 others[TaskState.SUCCESS] = n_succeeded
-        if n_failed > len(failures):
-            others[TaskState.ERROR] = n_failed - len(failures)
+        listed_again = sum(not failure.current for failure in failures)
+        if n_failed > len(failures) - listed_again:
+            others[TaskState.ERROR] = n_failed - (len(failures) - listed_again)
         n_cancelled = counters.cancelled - self._counts[TaskState.CANCELLED]
         if n_cancelled > 0:
             others[TaskState.CANCELLED] = n_cancelled
         self._counts = Counter({TaskState.SUCCESS: counters.success, TaskState.CANCELLED: counters.cancelled})
-        listed.sort(key=lambda ended: (ended.finished is not None and ended.finished.timestamp(), ended.task))
-        return Changes(tuple(listed), others)
+        listed.sort(
+            key=lambda ended: (ended.finished is not None and ended.finished.timestamp(), ended.task, ended.attempt)
+        )
+        return Changes(tuple(listed), others, n_again - listed_again)
 
     def _fresh_successes(self, reader: StateReader, many: int) -> list[tuple[int, int]]:
         """Return the ranges of new successes if they are few enough to be listed."""
@@ -104,6 +73,7 @@ def _of_failure(failure: Failure) -> Ended:
         failure.duration,
         f"{failure.type}: {failure.message}" if failure.message else failure.type,
         failure.where,
+        again=not failure.current,
     )
 
 

@@ -30,9 +30,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobpool_cli.layout import FILE_MODE
-from jobpool_cli.model import RunningTask
+from jobpool_cli.model import MAX_PROCESSES, RunningTask
 
-MAX_SLOTS = 1024
+MAX_SLOTS = MAX_PROCESSES
 WORDS = 16
 SLOT_BYTES = WORDS * 8
 
@@ -81,6 +81,25 @@ def position_in(slot: memoryview, batch: int) -> int | None:
     """Return the position at which the slot's worker is in a batch, None if it is not in that batch."""
     word: int = slot[POSITION]
     return word & POSITION_MASK if word != IDLE and word >> POSITION_BITS == batch else None
+
+
+def left_running(path: Path) -> list[tuple[int, int, int]]:
+    """Return (low, high, attempt) of tasks that a dead supervisor's workers may have run and not told of.
+
+    For each worker that was in a batch: from position 0 to its last one, as if the batch were one range. Where it is
+    not, low may be too low, and tasks of the ranges before are not in it.
+    """
+    try:
+        words = memoryview(path.read_bytes()).cast("q")
+    except (OSError, TypeError):
+        return []
+    found = []
+    for base in range(0, len(words) - WORDS + 1, WORDS):
+        word = words[base + POSITION]
+        if words[base + WORKER] and word != IDLE:
+            first = words[base + FIRST]
+            found.append((first, first + (word & POSITION_MASK) + 1, words[base + ATTEMPT]))
+    return found
 
 
 def read_running(path: Path) -> list[RunningTask]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from jobpool_cli.engines.processes import raise_descriptors
 from jobpool_cli.errors import ConflictError, ExitCode, InputError, JobPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.supervisor.launch import Report
@@ -49,6 +50,7 @@ def main() -> int:
         lock = PoolLock(paths.lock)
         from jobpool_cli.supervisor.loop import Supervisor  # noqa: PLC0415 - the loser of a race loads nothing
 
+        raise_descriptors()
         Supervisor(paths, report).run()
     except JobPoolError as error:
         print(f"{type(error).__name__}: {error.message}", file=sys.stderr, flush=True)

@@ -12,13 +12,26 @@ from typing import Any
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import requests
 from jobpool_cli.store.requests import Request
+from jobpool_cli.store.state.look import SHUT_DOWN
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import StateWriter
-from jobpool_cli.supervisor.events import CancelAsked, Event, PauseAsked, ResumeAsked, StopAsked, TasksAdded, UdfChanged
+from jobpool_cli.supervisor.events import (
+    CancelAsked,
+    Event,
+    PauseAsked,
+    ResumeAsked,
+    StopAsked,
+    StopRevoked,
+    TasksAdded,
+    UdfChanged,
+)
 from jobpool_cli.supervisor.scheduler import Scheduler
 
-# What a supervisor on its way out leaves to the next one, which whoever asks will start.
+# What calls a shutdown off; a supervisor that ends for any other reason leaves it to the next one, which whoever asks
+# will start.
 LATER = frozenset({"retry", "resume"})
+# Stands in the books while a supervisor works: true as soon as it does not any more.
+WAS_KILLED = "the supervisor was killed"
 
 
 class Control:
@@ -32,6 +45,7 @@ class Control:
         change: Callable[[Callable[[], None]], None],
         flush: Callable[[], None],
         scheduler: Scheduler,
+        must_end: Callable[[], bool],
     ) -> None:
         """Work for one supervisor.
 
@@ -42,6 +56,7 @@ class Control:
             change: collects what the next commit writes.
             flush: commits.
             scheduler: asked for numbers only.
+            must_end: whether the supervisor stops for a reason of its own, which no request changes.
         """
         self._paths = paths
         self._writer = writer
@@ -49,6 +64,7 @@ class Control:
         self._change = change
         self._flush = flush
         self._scheduler = scheduler
+        self._must_end = must_end
         self._taken: set[str] = set()
         self._answered: list[Path] = []
         self._cancelled = 0
@@ -64,12 +80,20 @@ class Control:
             except (ValueError, OSError) as error:
                 print(f"request {path.name} was ignored: {error}", flush=True)  # to supervisor.log
             else:
-                if self._scheduler.stopping and request.action in LATER:
+                if request.action in LATER and not self._goes_on():
                     continue
                 if not self._was_answered(request):
                     self._answer(request)
             self._answered.append(path)
         return bool(found)
+
+    def _goes_on(self) -> bool:
+        """Call a shutdown off that is under way; False if the supervisor ends all the same."""
+        if self._scheduler.stopping and self.stop_reason and not self._must_end():
+            self.stop_reason = ""
+            self._change(partial(self._writer.set_stop_reason, WAS_KILLED))
+            self._feed(StopRevoked())
+        return not self._scheduler.stopping
 
     def cancelled(self, ranges: tuple[tuple[int, int], ...]) -> None:
         """Count tasks that the request in hand cancels."""
@@ -114,7 +138,9 @@ class Control:
                 self._feed(ResumeAsked())
                 return {}
             case "shutdown":
-                self.stop_reason = "shut down"
+                self.stop_reason = SHUT_DOWN
+                # At once, so that `resume` knows that it has something to do.
+                self._change(partial(self._writer.set_stop_reason, SHUT_DOWN))
                 self._feed(StopAsked(kill=bool(request.details.get("kill"))))
                 return {"running": self._scheduler.outstanding_tasks}
         raise ValueError(f"unknown action {request.action!r}")
@@ -131,10 +157,15 @@ class Control:
         with self._writer.transaction():
             failed = self._writer.take_up_failures(tasks)
             fresh, later = self._writer.take_up_cancelled(tasks) if request.details.get("cancelled") else ((), [])
-            self._writer.mark_retry(now, udf)
             cancelled = sum(high - low for low, high in fresh) + len(later)
             answer = {"retried": len(failed), "cancelled": cancelled}
+            if udf is not None:
+                answer["pending"] = self._scheduler.waiting_tasks
+            if failed or cancelled:
+                self._writer.mark_retry(now, udf)
             self._writer.add_answer(request.id, now, request.action, answer)
+        if not (failed or cancelled):
+            return
         if udf is not None:
             self._feed(UdfChanged(udf))
         self._feed(TasksAdded(ranges=fresh, singles=tuple(sorted([*failed, *later]))))

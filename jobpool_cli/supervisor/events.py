@@ -18,6 +18,7 @@ class LossCause(StrEnum):
     TIMEOUT = "timeout"  # killed: its task ran past --timeout
     MEMORY = "memory"  # killed: its task held more than --memory-limit
     CANCELLED = "cancelled"  # killed by `cancel --running`
+    UNSTARTED = "unstarted"  # the machine did not let it start
     STOPPED = "stopped"  # killed by `shutdown --no-wait`
 
 
@@ -130,6 +131,11 @@ class StopAsked:
 
 
 @dataclass(frozen=True)
+class StopRevoked:
+    """Stay after all, and go on."""
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time passed."""
 
@@ -146,6 +152,7 @@ Event = (
     | PauseAsked
     | ResumeAsked
     | StopAsked
+    | StopRevoked
     | Tick
 )
 

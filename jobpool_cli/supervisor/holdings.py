@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
 from jobpool_cli.worker.protocol import BatchOrder
 
@@ -36,13 +39,15 @@ class Outstanding:
     done: int = 0
     asked_back: bool = False
 
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """The position at which each range begins."""
+        return [0, *accumulate(high - low for low, high in self.order.ranges)]
+
     def task_at(self, position: int) -> int:
         """Return the task at a position."""
-        for low, high in self.order.ranges:
-            if position < high - low:
-                return low + position
-            position -= high - low
-        raise IndexError(position)
+        index = bisect_right(self._offsets, position) - 1
+        return self.order.ranges[index][0] + position - self._offsets[index]
 
     def slices(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Return the task ranges at the positions from start to stop."""
@@ -67,7 +72,7 @@ class Worker:
 
 @dataclass
 class History:
-    """What counts against the limits of one task beyond its first attempt."""
+    """What counts against the limits of one task that ran and will run again."""
 
     since: int
     crashes: int = 0

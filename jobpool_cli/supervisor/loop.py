@@ -24,10 +24,11 @@ from jobpool_cli.errors import JobPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.store.slots import left_running as read_left_running
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import FailureRecord, StateWriter
 from jobpool_cli.supervisor import recovery
-from jobpool_cli.supervisor.control import Control
+from jobpool_cli.supervisor.control import WAS_KILLED, Control
 from jobpool_cli.supervisor.events import (
     Abort,
     BatchTakenBack,
@@ -39,6 +40,7 @@ from jobpool_cli.supervisor.events import (
     OutcomesArrived,
     RecordCancelled,
     RecordLoss,
+    ResumeAsked,
     Send,
     SetAttempts,
     SettleFailure,
@@ -53,7 +55,7 @@ from jobpool_cli.supervisor.events import (
 )
 from jobpool_cli.supervisor.launch import Report
 from jobpool_cli.supervisor.scheduler import Scheduler
-from jobpool_cli.supervisor.sealing import SEAL_ABOVE_BYTES, Sealer
+from jobpool_cli.supervisor.sealing import Sealer, worth_sealing
 
 POLL_SECONDS = 0.05
 COMMIT_SECONDS = 0.05
@@ -74,9 +76,15 @@ class Supervisor:
         self._report = report
         self._manifest = Manifest.read(paths.pool_json)
         self._options: PoolOptions = self._manifest.options
+        self._stop_reason = ""
+        """Why this supervisor must end, whatever is asked of it."""
         kill_marked(self._manifest.id)
+        self._writer = StateWriter(paths.state_db)
+        left_running = read_left_running(paths.slots)
         with StateReader(paths.state_db) as reader:
             recovery.clean_up(paths, reader)
+            if left_running:
+                recovery.raise_attempts(reader, self._writer, left_running, self._manifest.n_jobs)
             counters = reader.counters()
             self._scheduler = Scheduler(
                 slots=self._options.processes,
@@ -86,17 +94,19 @@ class Supervisor:
                 paused=counters.paused,
             )
             self._unfinished = recovery.fill(self._scheduler, reader, self._manifest.n_jobs)
-        self._writer = StateWriter(paths.state_db)
         self._engine: Engine = self._local_engine(counters.udf)
         self._sealer = Sealer(paths)
-        self._control = Control(paths, self._writer, self._feed, self._change, self._commit, self._scheduler)
+        self._control = Control(
+            paths, self._writer, self._feed, self._change, self._commit, self._scheduler,
+            must_end=lambda: bool(self._stop_reason),
+        )  # fmt: skip
         self._changes: list[Callable[[], None]] = []
         self._committed_at = 0.0
-        self._inbox_bytes = 0
+        self._inbox_rows = self._inbox_bytes = 0
+        self._unwritten: dict[bool, list[FailureRecord]] = {True: [], False: []}
         self._failures: dict[tuple[int, int], FailureRecord] = {}
         self._lost: Lost | None = None
-        self._stop_reason = ""
-        self._change(partial(self._writer.set_stop_reason, "the supervisor was killed"))
+        self._change(partial(self._writer.set_stop_reason, WAS_KILLED))
 
     def _local_engine(self, udf: int) -> LocalEngine:
         engine = LocalEngine(
@@ -125,6 +135,8 @@ class Supervisor:
         """Work until nothing is left, or until told to stop."""
         try:
             self._feed(self._unfinished)
+            # Before the first worker starts: a `retry --udf` says which code it shall load.
+            self._control.carry_out_requests()
             self._commit()
             if self._scheduler.paused:
                 # No worker will start, so that there is none to wait for.
@@ -140,7 +152,7 @@ class Supervisor:
                     self._commit()
                 if self._scheduler.idle and self._is_over():
                     break
-            self._change(partial(self._writer.set_stop_reason, self._stop_reason))
+            self._change(partial(self._writer.set_stop_reason, self._stop_reason or self._control.stop_reason))
             self._commit()
         except Exception as error:
             # As far as the disk still takes it: why the pool is interrupted.
@@ -154,10 +166,12 @@ class Supervisor:
 
     def _is_over(self) -> bool:
         """Whether to leave the loop; if so, everything is committed and sealed."""
-        if self._scheduler.stopping:
-            self._stop_reason = self._stop_reason or self._control.stop_reason
-        elif not self._scheduler.finished:
+        if not self._scheduler.stopping and not self._scheduler.finished:
             return False
+        if self._scheduler.finished and self._scheduler.paused:
+            # There is nothing left to hold back; a retry shall run.
+            self._change(partial(self._writer.set_paused, paused=False))
+            self._feed(ResumeAsked())
         self._commit()
         self._report(Report(ok=True))
         self._seal_rest()
@@ -206,6 +220,7 @@ class Supervisor:
                 temporary = self._paths.results / body["file"]
                 self._change(partial(self._adopt_segment, temporary, ranges, body["rows"], body["size"], udf))
             else:
+                self._inbox_rows += body["rows"]
                 self._inbox_bytes += len(event.payload)
                 self._change(
                     partial(self._writer.add_successes, ranges, body["rows"], body["result_kind"], event.payload, udf)
@@ -275,7 +290,7 @@ class Supervisor:
                 self._engine.kill(slot, cause)
             case SettleFailure(_, task, attempt, again):
                 record = self._failures.pop((task, attempt))
-                self._change(partial(self._writer.add_failures, [record], current=not again))
+                self._add_failure(record, current=not again)
             case RecordLoss():
                 self._record_loss(effect)
             case SetAttempts(tasks):
@@ -311,7 +326,7 @@ class Supervisor:
             worker=lost.worker,
             log=lost.log,
         )
-        self._change(partial(self._writer.add_failures, [record], current=not effect.again))
+        self._add_failure(record, current=not effect.again)
 
     def _loss_message(self, cause: LossCause, lost: Lost) -> str:
         if cause is LossCause.TIMEOUT:
@@ -321,6 +336,17 @@ class Supervisor:
         return f"the worker process died during the task: {lost.exit}"
 
     # --- recording
+
+    def _add_failure(self, record: FailureRecord, *, current: bool) -> None:
+        """Have a failure written with all others of the next commit."""
+        waiting = self._unwritten[current]
+        if not waiting:
+            self._change(partial(self._write_failures, current=current))
+        waiting.append(record)
+
+    def _write_failures(self, *, current: bool) -> None:
+        self._writer.add_failures(self._unwritten[current], current=current)
+        self._unwritten[current].clear()
 
     def _change(self, change: Callable[[], None]) -> None:
         self._changes.append(change)
@@ -338,9 +364,9 @@ class Supervisor:
     # --- sealing
 
     def _seal_if_large(self) -> None:
-        if self._inbox_bytes >= SEAL_ABOVE_BYTES and not self._sealer.busy:
+        if worth_sealing(self._inbox_rows, self._inbox_bytes) and not self._sealer.busy:
             self._commit()
-            self._inbox_bytes = 0
+            self._inbox_rows = self._inbox_bytes = 0
             self._sealer.begin(self._writer.inbox_sizes())
 
     def _take_over_segments(self) -> None:
@@ -351,7 +377,7 @@ class Supervisor:
     def _seal_rest(self) -> None:
         """Seal all that is left; afterwards results/ holds every success."""
         self._finish_sealing()
-        self._inbox_bytes = 0
+        self._inbox_rows = self._inbox_bytes = 0
         self._sealer.begin(self._writer.inbox_sizes())
         self._finish_sealing()
 

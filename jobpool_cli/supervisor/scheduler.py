@@ -37,6 +37,7 @@ from jobpool_cli.supervisor.events import (
     SettleFailure,
     Spawn,
     StopAsked,
+    StopRevoked,
     TakeBack,
     TasksAdded,
     Tick,
@@ -84,6 +85,8 @@ class Scheduler:
         self._pending_tasks = 0
         self._histories: dict[int, History] = {}
         self._seconds_per_task: float | None = None
+        self._booting = 0
+        """Workers that were started and are not ready."""
         self._boot_deaths = 0
         self._blameless_losses = 0
         self._effects: list[Effect] = []
@@ -97,6 +100,11 @@ class Scheduler:
     def outstanding_tasks(self) -> int:
         """Tasks in the hands of workers."""
         return sum(batch.size - batch.done for worker in self._workers for batch in worker.batches)
+
+    @property
+    def waiting_tasks(self) -> int:
+        """Tasks that have not begun: those in no worker's hands, and all but one of what each worker holds."""
+        return self._pending_tasks + self.outstanding_tasks - sum(1 for worker in self._workers if worker.batches)
 
     @property
     def idle(self) -> bool:
@@ -137,6 +145,7 @@ class Scheduler:
     @_on.register
     def _worker_ready(self, event: WorkerReady) -> None:
         self._workers[event.slot].ready = True
+        self._booting -= 1
         self._boot_deaths = 0
 
     @_on.register
@@ -145,13 +154,8 @@ class Scheduler:
         for low, high in event.ranges:
             self._queue(Pending(low, high, 1))
         for task, attempt in event.singles:
-            self._histories[task] = History(since=attempt)
-            last = self._pending[-1] if self._pending else None
-            if last and last.high == task and last.attempt == attempt and last.cap == MAX_BATCH_TASKS:
-                self._pending[-1] = Pending(last.low, task + 1, attempt)
-                self._pending_tasks += 1
-            else:
-                self._queue(Pending(task, task + 1, attempt))
+            self._histories.pop(task, None)
+            self._queue(Pending(task, task + 1, attempt))
 
     @_on.register
     def _udf_changed(self, event: UdfChanged) -> None:
@@ -188,6 +192,11 @@ class Scheduler:
             self._kill_busy(LossCause.STOPPED)
 
     @_on.register
+    def _stop_revoked(self, event: StopRevoked) -> None:
+        del event
+        self.stopping = False
+
+    @_on.register
     def _outcomes_arrived(self, event: OutcomesArrived) -> None:
         batch = self.find(event.slot, event.batch)
         if batch is None:
@@ -217,6 +226,8 @@ class Scheduler:
         self._effects.append(SettleFailure(slot, task, attempt, again))
         if again:
             self._go_on(task, attempt + 1, history, cap=MAX_BATCH_TASKS)
+        else:
+            self._histories.pop(task, None)
 
     @_on.register
     def _batch_taken_back(self, event: BatchTakenBack) -> None:
@@ -236,6 +247,8 @@ class Scheduler:
     def _worker_lost(self, event: WorkerLost) -> None:
         worker = self._workers[event.slot]
         held, self._workers[event.slot] = worker.batches, Worker(last_size=1)
+        if worker.spawned and not worker.ready:
+            self._booting -= 1
         blamed = False
         for batch in [each for each in held if each.order.batch in event.unbegun]:
             held.remove(batch)
@@ -251,14 +264,20 @@ class Scheduler:
             else:
                 self._repeat_positions(batch, batch.done, batch.size)
         if not event.booted:
-            self._boot_deaths += 1
-            if self._boot_deaths >= MAX_BOOT_DEATHS:
-                self._effects.append(Abort(f"{MAX_BOOT_DEATHS} worker processes in a row died before they were ready"))
-                self.stopping = True
-        if event.cause is LossCause.CRASH and not blamed:
+            self._count_boot_death(event.cause)
+        if event.cause in (LossCause.CRASH, LossCause.UNSTARTED) and not blamed:
             self._blameless_losses += 1
         if self._needed(event.slot):
             self._spawn(event.slot, self._backoff(blamed=blamed))
+
+    def _count_boot_death(self, cause: LossCause) -> None:
+        if cause is LossCause.UNSTARTED and any(each.ready for each in self._workers):
+            # The machine takes no more processes: the pool goes on with those that it has.
+            return
+        self._boot_deaths += 1
+        if self._boot_deaths >= MAX_BOOT_DEATHS:
+            self._effects.append(Abort(f"{MAX_BOOT_DEATHS} worker processes in a row died before they were ready"))
+            self.stopping = True
 
     def _lose_running(self, event: WorkerLost, batch: Outstanding, position: int) -> None:
         """Blame the task at a position; what the worker had finished but not sent runs again, unblamed."""
@@ -267,11 +286,10 @@ class Scheduler:
         self._repeat_positions(batch, batch.done, position)
         self._return_positions(batch, position + 1, batch.size, attempt)
         task = batch.task_at(position)
-        history = self._history(task, attempt)
-        cap = MAX_BATCH_TASKS
         if event.cause is LossCause.STOPPED:
             self._repeat_positions(batch, position, position + 1)
             return
+        history, cap = self._history(task, attempt), MAX_BATCH_TASKS
         if event.cause is LossCause.CRASH:
             history.crashes += 1
             again, cap = history.crashes < self._max_crashes and not self.cancelling, 1
@@ -285,6 +303,8 @@ class Scheduler:
         self._effects.append(RecordLoss(event.slot, task, attempt, batch.order.udf, event.cause, again))
         if again:
             self._go_on(task, attempt + 1, history, cap=cap)
+        else:
+            self._histories.pop(task, None)
 
     def _lose_unclear(self, event: WorkerLost, batch: Outstanding) -> bool:
         """Handle a death between two tasks of a batch, or while its outcomes were encoded: halve until it is clear."""
@@ -298,9 +318,19 @@ class Scheduler:
     # --- pending tasks
 
     def _queue(self, pending: Pending, *, front: bool = False) -> None:
-        if pending.size > 0:
-            (self._pending.appendleft if front else self._pending.append)(pending)
-            self._pending_tasks += pending.size
+        """Add a range to what waits; one that goes on where its neighbour in the queue ends (or begins) joins it."""
+        if pending.size <= 0:
+            return
+        self._pending_tasks += pending.size
+        beside = self._pending[0 if front else -1] if self._pending else None
+        if beside is not None and (beside.attempt, beside.cap) == (pending.attempt, pending.cap):
+            if front and pending.high == beside.low:
+                self._pending[0] = Pending(pending.low, beside.high, pending.attempt, pending.cap)
+                return
+            if not front and beside.high == pending.low:
+                self._pending[-1] = Pending(beside.low, pending.high, pending.attempt, pending.cap)
+                return
+        (self._pending.appendleft if front else self._pending.append)(pending)
 
     def _return_positions(self, batch: Outstanding, start: int, stop: int, attempt: int) -> None:
         """Queue positions that never began, ahead of all others: they come first in the order of the arguments."""
@@ -314,10 +344,10 @@ class Scheduler:
         tasks = [task for low, high in ranges for task in range(low, high)]
         if not tasks:
             return
-        for task in tasks:
-            if task not in self._histories:
-                self._histories[task] = History(since=1)
-        self._effects.append(SetAttempts(tuple((task, attempt, self._histories[task].since) for task in tasks)))
+        # Nothing counts against a task without a history: its limits may as well count from the attempt it was at.
+        nothing = History(since=batch.order.attempt)
+        histories = self._histories
+        self._effects.append(SetAttempts(tuple((task, attempt, histories.get(task, nothing).since) for task in tasks)))
         for low, high in reversed(ranges):
             self._queue(Pending(low, high, attempt, cap or batch.cap), front=True)
 
@@ -328,9 +358,10 @@ class Scheduler:
         self._effects.append(SetAttempts(((task, attempt, history.since),)))
         self._queue(Pending(task, task + 1, attempt, cap))
 
-    def restore_history(self, task: int, *, attempt: int, since: int, crashes: int, failures: int) -> None:
+    def restore(self, task: int, *, attempt: int, since: int, crashes: int, failures: int) -> None:
         """Queue a task beyond its first attempt with what already counts against it (after an interruption)."""
-        self._histories[task] = History(since, crashes, failures)
+        if crashes or failures:
+            self._histories[task] = History(since, crashes, failures)
         self._queue(Pending(task, task + 1, attempt, 1 if crashes else MAX_BATCH_TASKS))
 
     def _cancel_pending(self) -> None:
@@ -345,12 +376,11 @@ class Scheduler:
 
     def _needed(self, slot: int) -> bool:
         """Whether a process in a slot without one would have something to do."""
-        worker = self._workers[slot]
-        waiting = sum(1 for each in self._workers if each.spawned and not each.ready)
-        return not worker.spawned and not self.stopping and self._pending_tasks > waiting
+        return not self._workers[slot].spawned and not self.stopping and self._pending_tasks > self._booting
 
     def _spawn(self, slot: int, delay: float = 0.0) -> None:
         self._workers[slot].spawned = True
+        self._booting += 1
         self._effects.append(Spawn(slot, delay))
 
     def _backoff(self, *, blamed: bool) -> float:

@@ -12,8 +12,17 @@ from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.state.reader import StateReader
 
-# While the pool runs, the inbox is sealed whenever it holds this much: a segment is large, and memory is bounded.
+# While the pool runs, the inbox is sealed whenever it holds this much. Bytes alone do not tell how large the segment
+# will be: the blob of a single row is a kilobyte, of which a few bytes are left in a segment of many. So it takes many
+# rows as well, up to a size that bounds memory and the inbox.
+SEAL_ABOVE_ROWS = 250_000
 SEAL_ABOVE_BYTES = 8 << 20
+SEAL_AT_LAST_BYTES = 16 << 20
+
+
+def worth_sealing(rows: int, size: int) -> bool:
+    """Whether an inbox of so many rows and bytes makes a segment of a good size."""
+    return size >= SEAL_AT_LAST_BYTES or (rows >= SEAL_ABOVE_ROWS and size >= SEAL_ABOVE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def _plan(inbox: list[tuple[int, str, int]]) -> list[tuple[int, ...]]:
         for each, size in blobs:
             ids.append(each)
             total += size
-            if total >= SEAL_ABOVE_BYTES:
+            if total >= SEAL_AT_LAST_BYTES:
                 plan.append(tuple(ids))
                 ids, total = [], 0
         if ids:

@@ -94,17 +94,21 @@ class OutputCapture:
             self._mend_descriptors()
             return self._offset()
 
+    def sure_end_of_output(self) -> int:
+        """Return the log's length once `end_of_output` has changed: the task wrote, or turned descriptor 1 elsewhere.
+
+        A short task that turns only descriptor 2 elsewhere, or 1 to where the offset happens to be the same, goes
+        unnoticed until `restore`: what C code of the next short tasks writes is lost until then, no more.
+        """
+        self._restore_descriptors()
+        return self._offset()
+
     def restore(self) -> None:
         """Undo what a task may have changed: descriptors, working directory, umask, signal handlers, sys.path.
 
         A few microseconds; the loop calls it after every task that took long enough to have done anything costly.
         """
-        for fd in (STDOUT, STDERR):
-            try:
-                if os.fstat(fd).st_ino != self._inode:
-                    os.dup2(self._log, fd)
-            except OSError:
-                os.dup2(self._log, fd)
+        self._restore_descriptors()
         self._mend_folder()
         if os.umask(self._umask) != self._umask:
             os.umask(self._umask)
@@ -113,6 +117,14 @@ class OutputCapture:
                 signal.signal(number, handler)
         if sys.path != self._path:
             sys.path[:] = self._path
+
+    def _restore_descriptors(self) -> None:
+        for fd in (STDOUT, STDERR):
+            try:
+                if os.fstat(fd).st_ino != self._inode:
+                    os.dup2(self._log, fd)
+            except OSError:
+                os.dup2(self._log, fd)
 
     def _mend_folder(self) -> None:
         self._changed_folder = False

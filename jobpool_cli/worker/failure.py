@@ -17,6 +17,8 @@ from jobpool_cli.store.values.pickles import pickled
 MESSAGE_LIMIT = 10_000
 FRAMES_LIMIT = 50_000
 PICKLE_LIMIT = 1_000_000
+# A runaway recursion leaves a million frames; laying all of them out takes a minute, and the deepest tell the story.
+DEEPEST_FRAMES = 200
 
 _PACKAGE = os.path.dirname(errors.__file__) + os.sep
 # Frames in these folders are libraries': the user looks for the last one that is not.
@@ -42,7 +44,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         message = f"<str() of the exception failed: {type(odd).__name__}>"
     own = _without_our_frames(error.__traceback__)
     try:
-        shown = traceback.TracebackException(type(error), error, own, compact=True)
+        shown = traceback.TracebackException(type(error), error, own, compact=True, limit=-DEEPEST_FRAMES)
         frames = "".join(_all_but_last(shown))
     except Exception:  # noqa: BLE001
         frames = "".join(traceback.format_tb(own))
@@ -55,7 +57,7 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
 
 
-def unstorable(result: object, error: Exception) -> ResultNotStorable:
+def unstorable(result: object, error: BaseException) -> ResultNotStorable:
     """Return the failure of a task whose function returned something that no process but its own could read."""
     failure = ResultNotStorable(
         f"the function returned a {type(result).__qualname__}, which cannot be stored:"

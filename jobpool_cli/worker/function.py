@@ -22,6 +22,7 @@ from jobpool_cli.errors import DamagedPoolError, InputError
 from jobpool_cli.model import UdfSource
 from jobpool_cli.store.snapshot import snapshot_files
 from jobpool_cli.store.values.pickles import travels_by_value
+from jobpool_cli.worker.importing import guarded_import
 from jobpool_cli.worker.siblings import SiblingFinder, dotted_names, forget_siblings, remember_source
 
 # Set on a module that was run from a UDF's file, so that a second UDF of the same file name may take its place.
@@ -47,8 +48,7 @@ def locate_udf(spec: str) -> LocatedUdf:
     """
     path, name = _split(spec)
     _check_file(path)
-    # What the file prints while it is imported must not mix with the command's own output.
-    with contextlib.redirect_stdout(sys.stderr), _first_on_path(path.parent):
+    with guarded_import(), _first_on_path(path.parent):
         module = _run(path, _compile(path, _read_source(path)))
     if name is None:
         name = _choose(module, path)
@@ -181,7 +181,7 @@ def _import_failure(path: Path, error: BaseException) -> InputError:
     """Tell why the file does not import, with the traceback from the user's code on."""
     if isinstance(error, SystemExit):
         return InputError(
-            f"{path} ends the process while it is imported: sys.exit({error.code!r})",
+            f"{path} ends the process while it is imported (exit code {error.code!r})",
             'put what runs a script under `if __name__ == "__main__":`',
         )
     trace = error.__traceback__

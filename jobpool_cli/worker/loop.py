@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,14 @@ from jobpool_cli.worker import context
 from jobpool_cli.worker.capture import OutputCapture, StopTask
 from jobpool_cli.worker.failure import describe
 from jobpool_cli.worker.function import load_snapshot
-from jobpool_cli.worker.outbox import BatchOutcomes, Outbox
+from jobpool_cli.worker.outbox import Outbox
 from jobpool_cli.worker.protocol import BatchOrder, send_frame
 
 # A task longer than this pays for a look at everything it may have changed in the process, and for its CPU time.
 THOROUGH_NANOSECONDS = 50_000
+# CPU time of short tasks is not measured one by one. What may have gone to those since the clock was last read, as a
+# part of the task whose CPU time is asked for: above it the time is not known rather than wrong.
+CPU_ERROR_PARTS = 50
 # How a worker ends that was told to (SIGTERM) and has sent what it had.
 STOPPED_EXIT_CODE = 75
 
@@ -88,12 +91,13 @@ class Worker:
         try:
             self._udf(udf)
         except BaseException as error:  # noqa: BLE001 - user code: whatever it raises is the report
+            if isinstance(error, StopTask) or isinstance(error.__context__, StopTask):
+                # Somebody sent SIGTERM: that says nothing of the code.
+                os._exit(STOPPED_EXIT_CODE)
             text = getattr(error, "message", None) or traceback.format_exc()
             print(text, file=sys.stderr)  # noqa: T201 - to the worker's log
             send_frame(self._outcomes, "boot-failed", {"message": str(text)})
             return False
-        self._capture.end_of_output()
-        self._capture.remember()
         send_frame(self._outcomes, "ready", {})
         self._outbox.start()
         return True
@@ -106,6 +110,9 @@ class Worker:
             function = load_snapshot(folder, read_snapshot(folder))
             arguments = TaskArguments(self._paths.args, function)
             loaded = self._udfs[version] = LoadedUdf(arguments.call(), arguments)
+            # Loading changes sys.path and may set signal handlers: what tasks of this version are to find.
+            self._capture.end_of_output()
+            self._capture.remember()
         return loaded
 
     def serve(self) -> None:
@@ -126,11 +133,11 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the arguments file or another code version: every task fails alike
             self._fail_batch(order, error)
             return
-        count = sum(high - low for low, high in order.ranges)
-        rows: Iterable[tuple[object, ...]] = zip(*columns, strict=True) if columns else iter([()] * count)
         self._slot[ATTEMPT] = order.attempt
+        # The built-in calls the function with one value of each column, with no tuple made and taken apart.
+        call_next = map(loaded.call, *columns).__next__ if columns else loaded.call
         try:
-            self._run_rows(order, loaded.call, rows)
+            self._run_rows(order, call_next)
         except StopTask:
             # The signal came between two tasks: nothing was running, nothing is lost but what was not sent.
             os._exit(STOPPED_EXIT_CODE)
@@ -138,17 +145,16 @@ class Worker:
             if not self._forked:
                 self._slot[POSITION] = IDLE
 
-    def _run_rows(  # noqa: C901 - the hot loop: a call costs more than a line
-        self, order: BatchOrder, call: Callable[..., Any], rows: Iterable[tuple[object, ...]]
-    ) -> None:
+    def _run_rows(self, order: BatchOrder, call_next: Callable[[], Any]) -> None:  # noqa: C901 - the hot loop
         slot, clock, end_of_output = self._slot, time.monotonic_ns, self._capture.end_of_output
-        base = word = next_range = order.batch << POSITION_BITS
+        cpu_clock = self._outbox.process_time_without_it
+        base = next_range = order.batch << POSITION_BITS
         ranges = iter(order.ranges)
         slot[LOG_START] = log_end = end_of_output()
         done = self._outbox.open(order, log_end)
         add_start, add_end, add_result = done.starts.append, done.ends.append, done.results.append
-        cpu_before = time.process_time_ns()
-        for row in rows:
+        cpu_before, cpu_read = cpu_clock(), clock()
+        for word in range(base, base + _size(order)):
             if word == next_range:
                 low, high = next(ranges)
                 slot[FIRST] = low - (word - base)
@@ -158,7 +164,7 @@ class Worker:
             if base <= slot[LIMIT] <= word:
                 break
             try:
-                result = call(*row)
+                result = call_next()
             except BaseException as error:  # noqa: BLE001 - SystemExit and its kin fail one task, not the worker
                 ended = clock()
                 if self._forked:
@@ -167,9 +173,10 @@ class Worker:
                     # The supervisor knows why, and blames the task; what is finished is not to be run again.
                     self._outbox.flush(final=False)
                     os._exit(STOPPED_EXIT_CODE)
-                self._add_failure(done, word - base, error, started, ended, log_end)
                 self._capture.restore()
+                self._add_failure(word - base, error, started, ended, log_end)
                 slot[LOG_START] = log_end = end_of_output()
+                cpu_before, cpu_read = cpu_clock(), clock()
             else:
                 ended = clock()
                 if self._forked:
@@ -177,28 +184,25 @@ class Worker:
                 # The outbox may send at any moment: what belongs to a row is there before the row is.
                 log_now = end_of_output()
                 if log_now != log_end:
+                    log_now = self._capture.sure_end_of_output()
                     done.logs.append((len(done.results), log_end, log_now))
                     slot[LOG_START] = log_end = log_now
                 if ended - started > THOROUGH_NANOSECONDS:
+                    if (started - cpu_read) * CPU_ERROR_PARTS < ended - started:
+                        done.cpu[len(done.results)] = cpu_clock() - cpu_before
                     self._capture.restore()
-                    cpu_now = time.process_time_ns()
-                    done.cpu[len(done.results)] = cpu_now - cpu_before
-                    cpu_before = cpu_now
+                    cpu_before, cpu_read = cpu_clock(), clock()
                 add_start(started)
                 add_end(ended)
                 add_result(result)
-            word += 1
         self._capture.restore()
         slot[POSITION] = IDLE
         self._outbox.flush(final=True)
 
-    def _add_failure(
-        self, done: BatchOutcomes, position: int, error: BaseException, started: int, ended: int, log_start: int
-    ) -> None:
+    def _add_failure(self, position: int, error: BaseException, started: int, ended: int, log_start: int) -> None:
         described = describe(error)
-        # The log shows what a person at a terminal would have seen.
-        sys.stderr.write(f"{described['frames']}{described['type']}: {described['message']}\n")
-        done.failures.append(
+        self._show(described)
+        self._outbox.add_failure(
             {
                 **described,
                 "position": position,
@@ -207,13 +211,23 @@ class Worker:
                 "log": [log_start, self._capture.end_of_output()],
             }
         )
-        done.failed.append(position)
+
+    def _show(self, described: dict[str, Any]) -> None:
+        """Write to the log what a person at a terminal would have seen."""
+        # The task may have put something else in the place of the streams.
+        self._capture.end_of_output()
+        sys.stderr.write(f"{described['frames']}{described['type']}: {described['message']}\n")
 
     def _fail_batch(self, order: BatchOrder, error: Exception) -> None:
-        """Report the same failure for every task of a batch."""
-        now, count = time.monotonic_ns(), sum(high - low for low, high in order.ranges)
-        log_start = self._capture.end_of_output()
-        done = self._outbox.open(order, log_start)
-        for position in range(count):
-            self._add_failure(done, position, error, now, now, log_start)
+        """Report the same failure for every task of a batch; the log tells it once, in the range of each of them."""
+        now, log_start, described = time.monotonic_ns(), self._capture.end_of_output(), describe(error)
+        self._outbox.open(order, log_start)
+        self._show(described)
+        failure = {**described, "started": now, "duration": 0, "log": [log_start, self._capture.end_of_output()]}
+        for position in range(_size(order)):
+            self._outbox.add_failure({**failure, "position": position})
         self._outbox.flush(final=True)
+
+
+def _size(order: BatchOrder) -> int:
+    return sum(high - low for low, high in order.ranges)

@@ -11,18 +11,21 @@ import threading
 import time
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.outcomes.table import Int64s, encode_blob, kind_of, table_of, task_numbers
-from jobpool_cli.store.values.codec import EncodedResults, encode
+from jobpool_cli.store.values.codec import EncodedResults, encode, refuse
+from jobpool_cli.worker.capture import StopTask
 from jobpool_cli.worker.failure import describe, unstorable
 from jobpool_cli.worker.protocol import BatchOrder, Ranges, send_frame
 
 FLUSH_SECONDS = 0.1
+# A failure may bring a megabyte of pickled exception: a frame takes no more than about this much of them.
+FAILURE_BYTES = 4 << 20
 # Results beyond this go to a segment that the worker writes itself, so that the supervisor's memory stays small.
 INLINE_BYTES = 8 << 20
 
@@ -39,7 +42,7 @@ class BatchOutcomes:
         starts: monotonic nanoseconds, one per success, like ``ends`` and ``results``.
         logs: (row, start, end) of the output of the successes that wrote something.
         cpu: CPU nanoseconds by row, of the successes that took long enough to be measured.
-        failures: a record per failure.
+        failures: a record per failure; None in the place of those that are sent.
         failed: positions of the failures.
     """
 
@@ -50,7 +53,7 @@ class BatchOutcomes:
     results: list[object] = field(default_factory=list)
     logs: list[tuple[int, int, int]] = field(default_factory=list)
     cpu: dict[int, int] = field(default_factory=dict)
-    failures: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any] | None] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
 
     def finished(self) -> tuple[int, int]:
@@ -62,14 +65,19 @@ class BatchOutcomes:
             successes = min(successes, self.failed[failures] - failures)
         return successes, failures
 
+    def failures_before(self, row: int) -> int:
+        """Return how many failures, of those that ``finished`` tells of, come before a success."""
+        return int(np.searchsorted(self._shifted(len(self.failed)), row, "right"))
+
     def positions(self, first: int, stop: int, failures: int) -> Int64s:
         """Return the batch positions of the successes from row ``first`` to ``stop``."""
         rows = np.arange(first, stop, dtype=np.int64)
-        if not failures:
-            return rows
         # A success stands as many positions further as failures came before it.
-        failed = np.array(self.failed[:failures], np.int64) - np.arange(failures)
-        return rows + np.searchsorted(failed, rows, "right")
+        return rows + np.searchsorted(self._shifted(failures), rows, "right") if failures else rows
+
+    def _shifted(self, failures: int) -> Int64s:
+        """Return for each of the first failures how many successes came before it."""
+        return np.array(self.failed[:failures], np.int64) - np.arange(failures)
 
     def log_ranges(self, first: int, stop: int) -> tuple[Int64s, Int64s]:
         """Return where the output of the rows from ``first`` to ``stop`` begins and ends in the log."""
@@ -94,10 +102,19 @@ class Outbox:
         self._batch: BatchOutcomes | None = None
         self._sent = (0, 0)
         self._sent_at = 0.0
+        self._failure_bytes = 0
+        self._thread_clock: int | None = None
 
     def start(self) -> None:
         """Begin to look after outcomes that wait."""
-        threading.Thread(target=self._look_after, name="jobpool-outbox", daemon=True).start()
+        thread = threading.Thread(target=self._look_after, name="jobpool-outbox", daemon=True)
+        thread.start()
+        self._thread_clock = time.pthread_getcpuclockid(cast("int", thread.ident))
+
+    def process_time_without_it(self) -> int:
+        """Return the CPU nanoseconds of this process, all threads but the outbox's own."""
+        own = time.clock_gettime_ns(self._thread_clock) if self._thread_clock is not None else 0
+        return time.process_time_ns() - own
 
     def _look_after(self) -> None:
         while True:
@@ -107,7 +124,12 @@ class Outbox:
                 if batch is None or time.monotonic() - self._sent_at < FLUSH_SECONDS:
                     continue
                 if batch.finished() != self._sent:
-                    self._send(batch, final=False)
+                    try:
+                        self._send(batch, *batch.finished(), final=False)
+                    except BaseException:  # noqa: BLE001 - what encodes and pickles results is others' code
+                        # Perhaps the running task changes a result that is being read. The flush at the batch's end
+                        # finds out which result it is; until then each look tries again.
+                        self._sent_at = time.monotonic()
 
     def open(self, order: BatchOrder, log_start: int) -> BatchOutcomes:
         """Begin a batch; return where its outcomes go."""
@@ -115,59 +137,93 @@ class Outbox:
             self._batch = batch = BatchOutcomes(order, log_start)
             self._sent = (0, 0)
             self._sent_at = time.monotonic()
+            self._failure_bytes = 0
         return batch
+
+    def add_failure(self, failure: dict[str, Any]) -> None:
+        """Add a failed task to the batch in hand; send what there is if failures pile up."""
+        batch = self._batch
+        if batch is None:
+            raise RuntimeError("a failure without a batch")
+        batch.failures.append(failure)
+        batch.failed.append(failure["position"])
+        self._failure_bytes += sum(len(failure[name] or "") for name in ("message", "frames", "exception"))
+        if self._failure_bytes > FAILURE_BYTES:
+            self.flush(final=False)
 
     def flush(self, *, final: bool) -> None:
         """Send what is not sent yet; ``final`` ends the batch."""
         with self._lock:
             if self._batch is not None:
-                self._send(self._batch, final=final)
+                self._send_or_blame(self._batch, *self._batch.finished(), final=final)
                 if final:
                     self._batch = None
 
-    def _send(self, batch: BatchOutcomes, *, final: bool) -> None:
-        successes, failed = batch.finished()
+    def _send_or_blame(self, batch: BatchOutcomes, successes: int, failures: int, *, final: bool) -> None:
+        """Send; results that cannot be encoded together go in halves, down to the one that is to blame: it fails."""
+        try:
+            self._send(batch, successes, failures, final=final)
+        except (StopTask, ConnectionError):
+            raise
+        except BaseException as error:
+            first = self._sent[0]
+            if successes == first:
+                raise
+            if successes == first + 1:
+                self._send(batch, successes, failures, final=final, refused=error)
+                return
+            half = (first + successes) // 2
+            self._send_or_blame(batch, half, min(failures, batch.failures_before(half)), final=False)
+            self._send_or_blame(batch, successes, failures, final=final)
+
+    def _send(
+        self,
+        batch: BatchOutcomes,
+        successes: int,
+        failed: int,
+        *,
+        final: bool,
+        refused: BaseException | None = None,
+    ) -> None:
+        """Send the outcomes up to these many successes and failures as one frame.
+
+        Nothing is sent and nothing changed if encoding raises. With ``refused`` the results, which that error keeps
+        from being encoded, become failures.
+        """
         first, first_failure = self._sent
         # Monotonic readings become wall-clock times here, once per frame: a clock that is set in between cannot make
         # a duration negative.
         offset = time.time_ns() - time.monotonic_ns()
         starts = np.array(batch.starts[first:successes], np.int64)
         ends = np.array(batch.ends[first:successes], np.int64)
-        failures = batch.failures[first_failure:failed]
+        failures = [failure for failure in batch.failures[first_failure:failed] if failure is not None]
         body: dict[str, Any] = {"batch": batch.order.batch, "upto": successes + failed, "final": final, "rows": 0}
         payload: Any = b""
         if successes > first:
+            positions = batch.positions(first, successes, failed)
+            results = batch.results[first:successes]
             columns = _Columns(
-                tasks=task_numbers(batch.order.ranges)[batch.positions(first, successes, failed)],
+                tasks=task_numbers(batch.order.ranges)[positions],
                 starts=starts,
                 ends=ends,
                 logs=batch.log_ranges(first, successes),
                 cpu={row - first: batch.cpu[row] for row in range(first, successes) if row in batch.cpu}
                 if batch.cpu
                 else {},
-                results=encode(batch.results[first:successes]),
+                results=encode(results) if refused is None else refuse(results, refused),
             )
             if columns.results.unstorable:
-                positions = batch.positions(first, successes, failed)
-                failures += columns.take_out_unstorable(positions, batch.results[first:successes])
+                failures += columns.take_out_unstorable(positions, results)
             body, payload = self._encode(batch.order, columns, body, offset)
-            # What is sent need not stay in memory until the batch ends.
-            batch.results[first:successes] = repeat(None, successes - first)
-        body["last_finished"] = self._make_wall_times(failures, ends, offset)
         body["busy"] = (int((ends - starts).sum()) + sum(failure["duration"] for failure in failures)) / 1e9
-        body["failures"] = failures
+        body["failures"], body["last_finished"] = _in_wall_times(failures, ends, offset)
         send_frame(self._channel, "outcomes", body, payload)
+        # What is sent need not stay in memory until the batch ends.
+        batch.results[first:successes] = repeat(None, successes - first)
+        batch.failures[first_failure:failed] = repeat(None, failed - first_failure)
         self._sent = (successes, failed)
         self._sent_at = time.monotonic()
-
-    @staticmethod
-    def _make_wall_times(failures: list[dict[str, Any]], ends: Int64s, offset: int) -> int | None:
-        """Turn the failures' monotonic times into microseconds since the epoch; return when the last task ended."""
-        last = [int(ends[-1] + offset) // 1000] if len(ends) else []
-        for failure in failures:
-            last.append((failure["started"] + failure["duration"] + offset) // 1000)
-            failure["started"] = (failure["started"] + offset) // 1000
-        return max(last, default=None)
+        self._failure_bytes = 0
 
     def _encode(
         self, order: BatchOrder, columns: _Columns, body: dict[str, Any], offset: int
@@ -226,6 +282,16 @@ class _Columns:
         self.cpu = {new: self.cpu[old] for new, old in enumerate(kept.tolist()) if old in self.cpu}
         self.results = encode([results[row] for row in kept])
         return failures
+
+
+def _in_wall_times(
+    failures: list[dict[str, Any]], ends: Int64s, offset: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return the failures with times in microseconds since the epoch, and when the last task ended."""
+    last = [int(ends[-1] + offset) // 1000] if len(ends) else []
+    last += [(failure["started"] + failure["duration"] + offset) // 1000 for failure in failures]
+    converted = [{**failure, "started": (failure["started"] + offset) // 1000} for failure in failures]
+    return converted, max(last, default=None)
 
 
 def _ranges_of(tasks: Int64s) -> Ranges:

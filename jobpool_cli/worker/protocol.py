@@ -21,6 +21,11 @@ MAGIC = b"jbpl"
 # magic, length of the JSON part, length of the binary part, CRC-32 of the JSON part
 HEADER = struct.Struct("<4sIQI")
 
+# Beyond these it is no header, whatever its first bytes say: the supervisor must not wait for, and hold, gigabytes.
+MAX_TEXT_BYTES = 1 << 30
+MAX_PAYLOAD_BYTES = 1 << 32
+CHUNK_BYTES = 1 << 20
+
 # A message must fit into a socket's send buffer; scattered tasks (a retry) are sent in several batches.
 MAX_RANGES_PER_BATCH = 4000
 
@@ -74,34 +79,51 @@ class FrameReader:
     def __init__(self) -> None:
         """Start with nothing received."""
         self._buffer = bytearray()
+        self._broken: ProtocolError | None = None
 
-    def feed(self, channel: socket.socket) -> tuple[list[Frame], bool]:
+    def feed(self, channel: socket.socket, limit: int | None = None) -> tuple[list[Frame], bool]:
         """Read what is there; return the frames completed by it, and whether the stream goes on.
 
+        Args:
+            channel: a non-blocking stream.
+            limit: leave the rest for the next time when about so many bytes have come.
+
         Raises:
-            ProtocolError: the bytes are not a frame.
+            ProtocolError: what came is not a frame. Frames before it are returned first; the next call raises.
         """
-        alive = True
+        self._check()
+        frames: list[Frame] = []
+        alive, received = True, 0
         try:
-            while True:
-                chunk = channel.recv(1 << 20)
+            while limit is None or received < limit:
+                chunk = channel.recv(CHUNK_BYTES)
                 if not chunk:
                     alive = False
                     break
+                received += len(chunk)
                 self._buffer += chunk
+                frames += self._frames()
         except BlockingIOError:
             pass
         except ConnectionResetError:
             alive = False
-        return self._frames(), alive
+        if not frames:
+            self._check()
+        return frames, alive
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
 
     def _frames(self) -> list[Frame]:
+        """Take the whole frames off the buffer; remember if what follows is none."""
         frames = []
         start = 0
         while len(self._buffer) - start >= HEADER.size:
             magic, text_size, payload_size, checksum = HEADER.unpack_from(self._buffer, start)
-            if magic != MAGIC:
-                raise ProtocolError("a worker sent bytes that are no message")
+            if magic != MAGIC or text_size > MAX_TEXT_BYTES or payload_size > MAX_PAYLOAD_BYTES:
+                self._broken = ProtocolError("a worker sent bytes that are no message")
+                break
             text_start = start + HEADER.size
             payload_start = text_start + text_size
             end = payload_start + payload_size
@@ -109,7 +131,8 @@ class FrameReader:
                 break
             text = bytes(self._buffer[text_start:payload_start])
             if zlib.crc32(text) != checksum:
-                raise ProtocolError("a worker sent a message with a wrong checksum")
+                self._broken = ProtocolError("a worker sent a message with a wrong checksum")
+                break
             body = json.loads(text)
             frames.append(Frame(body.pop("kind"), body, bytes(self._buffer[payload_start:end])))
             start = end

@@ -26,7 +26,7 @@ def test_help_lists_every_verb_and_imports_none(run: Run, command_line: tuple[li
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_a_module_with_one_command_that_says_what_it_does(verb: str) -> None:
-    assert import_module(f"jobpool_cli.cli.{VERBS[verb][0]}").command.__doc__
+    assert import_module(f"jobpool_cli.cli.verbs.{VERBS[verb][0]}").command.__doc__
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["status", "--json"], ["is", "done"], ["list"], ["wait"]])
@@ -39,7 +39,7 @@ def test_asking_how_a_pool_is_doing_loads_no_heavy_library_and_no_other_verb(
     assert not HEAVY & {name.partition(".")[0] for name in loaded}
     others = {module for verb, (module, _) in VERBS.items() if verb != arguments[0]}
     assert not others & {
-        name.removeprefix("jobpool_cli.cli.") for name in loaded if name.startswith("jobpool_cli.cli.")
+        name.removeprefix("jobpool_cli.cli.verbs.") for name in loaded if name.startswith("jobpool_cli.cli.verbs.")
     }
 
 
@@ -125,7 +125,7 @@ def test_colour_is_for_terminals_and_for_those_who_force_it(run: Run, one_pool: 
 
 
 def test_a_fault_of_our_own_is_told_without_a_traceback_unless_asked_for(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['jobpool_cli.cli.status'] = object()\n")
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['jobpool_cli.cli.verbs.status'] = object()\n")
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent.parent)])
     done = run("status", env={"PYTHONPATH": path}, code=6)
     assert done.stderr.startswith("jobpool: error: this is a fault in jobpool itself: AttributeError")

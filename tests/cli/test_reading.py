@@ -153,7 +153,9 @@ def test_tasks_can_be_chosen_by_state_number_column_and_count(read: Read) -> Non
     chosen = read("tasks", "work", "--state", "error", "--state", "timeout", "--columns", "label,task,state").stdout
     assert chosen == "label\ttask\tstate\nl3\t3\terror\nl4\t4\terror\nl13\t10\terror\n"
     assert read("tasks", "work", "-t", "9", "-t", "1", "-c", "task").stdout == "task\n1\n9\n"
-    assert read("tasks", "work", "--limit", "2", "-c", "task", "--json").stdout == '{"task": 0}\n{"task": 1}\n'
+    assert read("tasks", "work", "--limit", "2", "-c", "task", "--json").stdout == (
+        '{"schema": 1, "task": 0}\n{"schema": 1, "task": 1}\n'
+    )
     assert read("tasks", "work", "--state", "pending", "-c", "task").stdout == "task\n"
 
 
@@ -257,6 +259,15 @@ def test_errors_are_grouped_by_type_and_place_with_an_example_and_a_command(read
     assert "retry  jobpool retry tables\n" in read("errors", "tables").stdout
 
 
+def test_a_group_of_many_tasks_is_retried_by_its_type_and_place(read: Read, pools: Path) -> None:
+    udf = pools.parent / "work.py"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobpool_cli.cli.verbs.errors.TASKS_IN_COMMAND", 0)
+        shown = read("errors", "work").stdout
+    for kind, line in (("ValueError", 9), ("KeyError", 11), ("ValueError", 17)):
+        assert f"  retry  jobpool retry work --type {kind} --at {udf}:{line}\n" in shown
+
+
 def test_errors_as_json_hold_the_groups(read: Read, pools: Path) -> None:
     content = json.loads(read("errors", "work", "--json").stdout)
     assert (content["schema"], content["pool"], content["failed"]) == (1, "work", 3)
@@ -302,6 +313,29 @@ def test_questions_that_contradict_each_other_are_refused(read: Read) -> None:
 # --- results
 
 
+def test_every_object_that_json_prints_names_its_schema(read: Read) -> None:
+    for words in (
+        ["status", "work"],
+        ["list"],
+        ["tasks", "work"],
+        ["tasks", "work", "--args"],
+        ["tasks", "work", "--columns", "x,task"],
+        ["logs", "work"],
+        ["errors", "work"],
+        ["errors", "work", "--list"],
+        ["errors", "work", "--first"],
+        ["errors", "work", "--task", "3", "--task", "4", "--history"],
+        ["results", "work"],
+        ["args", "work"],
+    ):
+        found = lines(read(*words, "--json").stdout)
+        assert found
+        assert all(next(iter(line.items())) == ("schema", 1) for line in found), words
+    for words in (["wait", "work"], ["tail", "work"], ["is", "work", "all-succeeded"]):
+        found = lines(read(*words, "--json", code=1).stdout)
+        assert all(next(iter(line.items())) == ("schema", 1) for line in found), words
+
+
 def test_results_are_a_line_each_ascending(read: Read) -> None:
     assert read("results", "work").stdout.splitlines() == [
         "0\t0",
@@ -328,7 +362,7 @@ def test_results_as_json_lines_are_json_throughout(read: Read) -> None:
         9: "{1, 2}",
     }
     (line,) = lines(read("results", "tables", "1", "--json").stdout)
-    assert line == {"task": 1, "result": [{"day": "mo", "value": 1.0}, {"day": "tu", "value": 1.5}]}
+    assert line == {"schema": 1, "task": 1, "result": [{"day": "mo", "value": 1.0}, {"day": "tu", "value": 1.5}]}
 
 
 def test_results_of_chosen_tasks_say_what_is_missing(read: Read) -> None:
@@ -348,7 +382,7 @@ def test_arguments_are_shown_with_constants(read: Read) -> None:
     assert read("args", "work", "3", "10").stdout == "task\tx\tlabel\tunit\n3\t3\tl3\tmile\n10\t13\tl13\tmile\n"
     assert read("args", "work").stdout.count("\n") == 12
     assert read("args", "work", "0", "--json").stdout == (
-        '{"task": 0, "arguments": {"x": 0, "label": "l0", "unit": "mile"}}\n'
+        '{"schema": 1, "task": 0, "arguments": {"x": 0, "label": "l0", "unit": "mile"}}\n'
     )
     assert "no task 11" in read("args", "work", "11", code=2).stderr
 
@@ -385,6 +419,24 @@ def test_collect_goes_to_stdout_as_csv_and_to_other_formats_by_name(read: Read) 
     assert [row.split(",")[0] for row in done.stdout.splitlines()[1:]] == ["0", "0", "1", "1"]
     first = lines(read("collect", "tables", "--partial", "--format", "jsonl").stdout)[0]
     assert (first["x"], first["day"]) == (0, "mo")
+
+
+def test_collect_as_json_tells_what_was_written_or_writes_the_rows_as_they_are(read: Read) -> None:
+    content = json.loads(read("collect", "tables", "-o", "out.csv", "--ignore-exceptions", "--json").stdout)
+    assert content == {
+        "schema": 1,
+        "pool": "tables",
+        "file": "out.csv",
+        "format": "csv",
+        "rows": 4,
+        "columns": content["columns"],
+        "tasks": 2,
+        "left_out": 1,
+    }
+    assert {"x", "day", "value"} <= set(content["columns"])
+    rows = lines(read("collect", "tables", "--partial", "--json").stdout)
+    assert set(rows[0]) == set(content["columns"])
+    assert "contradict" in read("collect", "tables", "--json", "--format", "csv", code=2).stderr
 
 
 def test_collect_refuses_a_target_before_it_waits(read: Read, tmp_path: Path) -> None:

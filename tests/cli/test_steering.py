@@ -101,6 +101,37 @@ def test_retry_runs_failed_tasks_again_all_or_those_named(gate: Gate, numbers: N
     run("wait", code=1)
 
 
+TWO_CAUSES = """
+def f(x: int) -> int:
+    if x < 20:
+        raise ValueError(f"{x} is small")
+    if x == 20:
+        raise OSError("x")
+    raise ValueError(f"{x} is large")
+"""
+
+
+def test_retry_of_one_group_of_failures_leaves_the_others(
+    udf_file: Callable[..., Path], numbers: Numbers, run: Run
+) -> None:
+    udf = udf_file(TWO_CAUSES, "two.py")
+    run("map", udf, numbers(*range(40)), "--name", "p", "-j1", "--wait", code=1)
+    groups = json.loads(run("errors", "--json", code=0).stdout)["groups"]
+    assert [group["count"] for group in groups] == [20, 19, 1]
+    command = groups[0]["retry"].split()
+    assert command == ["jobpool", "retry", "p", "--type", "ValueError", "--at", f"{udf}:4"]
+    assert run(*command[1:], "--wait", code=1).stderr.startswith("p: 20 failed tasks taken up again\n")
+    again = [json.loads(line) for line in run("tasks", "--json", code=0).stdout.splitlines()]
+    assert [row["task"] for row in again if row["attempt"] == 2] == list(range(20))
+    for words, many in (
+        (["--type", "OSError"], "1 failed task"),
+        (["--at", "two.py:7", "--task", "39"], "1 failed task"),
+    ):
+        assert run("retry", *words, "--wait", code=1).stderr.startswith(f"p: {many} taken up again\n")
+    assert run("retry", "--at", "-", code=0).stderr == "nothing to retry in p: no task failed like that\n"
+    assert "--cancelled goes with neither" in run("retry", "--type", "OSError", "--cancelled", code=2).stderr
+
+
 def test_retry_with_mended_code_leaves_what_succeeded_and_status_tells_of_both_versions(
     gate: Gate, numbers: Numbers, run: Run, udf_file: Callable[..., Path]
 ) -> None:

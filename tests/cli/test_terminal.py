@@ -95,6 +95,20 @@ def test_wait_shows_a_bar_and_ctrl_c_leaves_the_pool_running(
     gate.open()
 
 
+def test_collect_shows_a_bar_while_it_waits(
+    gate: Gate, numbers: Numbers, run: Run, screen: Callable[..., Screen], until: Callable[..., None], tmp_path: Path
+) -> None:
+    run("map", gate.udf, numbers(-1, 1), "--name", "p", "-j1", code=0)
+    loud, quiet = (
+        screen("collect", "-o", tmp_path / f"{name}.csv", *more) for name, more in (("a", []), ("b", ["-q"]))
+    )
+    until(lambda: "1/2 done" in loud.text)
+    gate.open()
+    assert [loud.end(), quiet.end()] == [0, 0]
+    assert loud.text.endswith(f"2 rows from 2 tasks in {tmp_path}/a.csv\n")
+    assert quiet.text == f"2 rows from 2 tasks in {tmp_path}/b.csv\n"
+
+
 def test_colour_and_bar_are_left_out_where_they_are_not_wanted(one_pool: str, screen: Callable[..., Screen]) -> None:
     coloured, plain, dumb = screen("status"), screen("status", NO_COLOR="1"), screen("status", TERM="dumb")
     assert [each.end() for each in (coloured, plain, dumb)] == [0, 0, 0]

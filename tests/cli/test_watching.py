@@ -63,9 +63,12 @@ def test_wait_ends_with_124_when_the_time_is_over_and_the_pool_goes_on(gate: Gat
     assert (
         "p was not done within 0.1 s: 0 of 2 tasks are finished" in run("wait", "--timeout", "100ms", code=124).stderr
     )
+    late = run("wait", "--timeout", "0", "--json", code=124)
+    assert json.loads(late.stdout)["state"] == "running"
     gate.open()
     done = run("wait", code=0)
     assert (done.stdout, done.stderr) == ("", "")
+    assert json.loads(run("wait", "--json", code=0).stdout) == status(run)
 
 
 def test_wait_and_tail_end_with_4_if_nobody_works_on_the_pool(
@@ -132,6 +135,38 @@ def test_tail_as_json_tells_of_a_failure_what_and_where(gate: Gate, numbers: Num
     }
 
 
+RECOVERS = """
+from jobpool_cli import current_task
+
+def f(x: int) -> int:
+    task = current_task()
+    if task is not None and task.attempt < 3:
+        raise OSError("not yet")
+    return x
+"""
+
+
+def test_tail_tells_of_failed_attempts_after_which_the_task_runs_again(
+    udf_file: Callable[..., Path], numbers: Numbers, run: Run
+) -> None:
+    run("map", udf_file(RECOVERS), numbers(1), "--name", "p", "-j1", "--retries", "2", "--wait", code=0)
+    lines = run("tail", "--stop-on-exception", code=0).stdout.splitlines()
+    assert [line.split()[1:4] for line in lines[:3]] == [
+        ["task", "0", "error"],
+        ["task", "0", "error"],
+        ["task", "0", "success"],
+    ]
+    assert lines[0].endswith("attempt 1, runs again  OSError: not yet")
+    assert lines[2].endswith("attempt 3")
+    events = [json.loads(line) for line in run("tail", "--json", code=0).stdout.splitlines()]
+    assert [(event["event"], event.get("attempt")) for event in events] == [
+        ("attempt", 1),
+        ("attempt", 2),
+        ("task", 3),
+        ("end", None),
+    ]
+
+
 def test_tail_stops_at_the_first_failure_if_asked_and_the_pool_goes_on(gate: Gate, numbers: Numbers, run: Run) -> None:
     run("map", gate.udf, numbers(-7, 1), "--name", "p", "-j1", code=0)  # -7 % 10 is 3
     done = run("tail", "--stop-on-exception", code=1)
@@ -169,4 +204,6 @@ def test_is_answers_by_its_exit_code_and_prints_nothing_unless_asked(gate: Gate,
     for question, yes in {"done": 0, "running": 1, "all-succeeded": 1, "any-failed": 0, "any-succeeded": 0}.items():
         run("is", question, code=yes)
     assert run("is", "p", "interrupted", "-v", code=1).stdout == "no\n"
+    answer = json.loads(run("is", "p", "interrupted", "--json", code=1).stdout)
+    assert answer == {"schema": 1, "pool": "p", "question": "interrupted", "answer": False}
     assert "ask one of: done, running" in run("is", "p", "blue", code=2).stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -139,6 +140,38 @@ def test_a_killed_worker_is_lost_for_the_cause_that_was_given(rig: Rig) -> None:
     # What had ended before is not lost with it.
     assert isinstance(outcomes, Outcomes)
     assert (outcomes.body["rows"], outcomes.body["upto"], outcomes.body["final"]) == (1, 1, False)
+
+
+def test_a_worker_that_the_machine_does_not_let_start_is_lost_and_leaves_nothing_open(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jobpool_cli.engines.local.os.pidfd_open", refuse)
+        before = os.listdir("/proc/self/fd")
+        rig.engine.spawn(0, 0)
+        (lost,) = rig.engine.poll(0)
+        assert os.listdir("/proc/self/fd") == before
+    assert isinstance(lost, Lost)
+    assert (lost.cause, lost.booted) == ("unstarted", False)
+    assert "Too many open files" in lost.exit
+    rig.engine.spawn(0, 0)
+    rig.poll_for(Ready)
+
+
+def test_a_worker_whose_log_is_deleted_is_buried_all_the_same(rig: Rig) -> None:
+    rig.engine.spawn(0, 0)
+    rig.poll_for(Ready)
+    rig.engine.send(0, order(1, 50, 51))
+    until(lambda: read_running(rig.pool.paths.slots))
+    for log in rig.pool.paths.logs.iterdir():
+        log.unlink()
+    os.kill(rig.pid(0), signal.SIGKILL)
+    rig.poll_for(Lost)
+    assert isinstance(rig.events[-1], Lost)
+    assert (rig.events[-1].position, rig.events[-1].log) == (0, None)
 
 
 def test_memory_is_that_of_a_process_and_all_its_descendants() -> None:

@@ -208,6 +208,15 @@ def test_an_empty_cell_is_what_the_annotation_has_for_nothing(
     assert repr(found[0][1]) == repr(expected)
 
 
+def test_text_for_paths_is_stored_as_it_is_and_every_text_is_a_path(tmp_path: Path) -> None:
+    signature = takes(Path | None)
+    cells = [None, "NA", "a//b/", "/x", "/x"]
+    raw = RawArguments(pa.table({"x": pa.array(cells, pa.string())}), textual=True, source="x.csv")
+    bound = bind(signature, raw, {})
+    assert bound.table["x"].to_pylist() == cells
+    assert back(bound, signature, tmp_path / "args.parquet")[0] == [None, *map(Path, ("NA", "a/b", "/x", "/x"))]
+
+
 def test_an_empty_cell_without_annotation_is_none(tmp_path: Path) -> None:
     signature = Signature("f", (Parameter("a"), Parameter("b")))
     found = back(bind(signature, csv_input("a,b\n1,\n,x\n"), {}), signature, tmp_path / "args.parquet")

@@ -1,9 +1,11 @@
 """Collecting agrees with what pandas.concat makes of the same results."""
 
 import io
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import duckdb
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobpool_cli.errors import DamagedPoolError, InputError
+from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.store.outcomes.collect import Collected, assemble
 from jobpool_cli.store.values.codec import encode
 
@@ -170,38 +172,145 @@ def test_containers_are_python_objects_in_pandas_and_columns_in_arrow() -> None:
     assert dicts.to_arrow().column("result").to_pylist() == [{"a": 1, "b": None}, {"a": 0.5, "b": "x"}]
 
 
+class Odd:
+    def __repr__(self) -> str:  # noqa: D105
+        raise RuntimeError("no")
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+AT = datetime(2026, 1, 2, 3)  # noqa: DTZ001 - naive is what it is about
+EAST = datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=5)))
+
+
 @pytest.mark.parametrize(
-    "results",
+    ("results", "texts"),
     [
-        [{0: 1, 1: "a"}],
-        [{0: True}, {1: 1}],
-        [{0: pd.DataFrame({"a": [1]})}, {1: pd.DataFrame({"a": ["x"]})}],
-        [{0: object()}],
-        [{0: 1j}],
-        [{0: 2**70}],
+        ([1, "1", None, math.nan], ["1", '"1"', None, None]),
+        ([True, 1], ["true", "1"]),
+        ([(1, "a"), ()], ['[1, "a"]', "[]"]),
+        ([{"k": 1}, {"k": "s", "m": 2}], ['{"k": 1}', '{"k": "s", "m": 2}']),
+        ([[1], ["a"]], ["[1]", '["a"]']),
+        ([2**70, 1], [str(2**70), "1"]),
+        ([2**53 + 1, 0.5], [str(2**53 + 1), "0.5"]),
+        ([{"k": [2**53 + 1]}, {"k": [0.5]}], [f'{{"k": [{2**53 + 1}]}}', '{"k": [0.5]}']),
+        ([np.uint64(2**64 - 1), np.int64(-1)], [str(2**64 - 1), "-1"]),
+        ([AT, EAST], ['"2026-01-02T03:00:00"', '"2026-01-02T03:00:00+05:00"']),
+        ([{}, {}], ["{}", "{}"]),
+        ([{1: 2, "1": 3}], ['[[1, 2], ["1", 3]]']),
+        ([1j, "\ud800"], ['"1j"', '"\\ud800"']),
+        ([CYCLE], ['["[...]"]']),
+        ([Odd(), 10**5000], ['"<repr failed: RuntimeError: no>"', '"1' + "0" * 5000 + '"']),
     ],
 )
-def test_what_fits_no_column_is_an_object_in_pandas_and_an_error_in_arrow(results: list[dict[int, Any]]) -> None:
-    collected = assemble([part(one) for one in results], ARGUMENTS)
-    frame = collected.to_pandas()
-    assert all(dtype == np.dtype(object) for dtype in frame.dtypes)
-    assert collected.n_rows == len(frame) == sum(map(len, results))
-    with pytest.raises(InputError, match="do not fit into the columns"):
-        collected.to_arrow()
+@pytest.mark.parametrize("batch", [1, 9])
+def test_what_fits_no_column_is_objects_in_pandas_and_json_text_in_arrow(
+    results: list[Any], texts: list[str | None], batch: int
+) -> None:
+    pairs = list(enumerate(results))
+    parts = [part(dict(pairs[start : start + batch])) for start in range(0, len(pairs), batch)]
+    collected = assemble(parts, ARGUMENTS)
+    assert collected.to_arrow()["result"].to_pylist() == texts
+    assert [note.partition(":")[0] for note in collected.warnings] == ["column 'result' is written as JSON text"]
+    column = collected.to_pandas()["result"]
+    assert column.dtype == np.dtype(object)
+    assert [type(value) for value in column] == [type(value) for value in results]
+    if not any(value is CYCLE or isinstance(value, (Odd, float)) for value in results):
+        assert column.tolist() == results
 
 
-def test_the_error_names_the_column_that_cannot_be_united() -> None:
-    results = {0: pd.DataFrame({"height": [1]}), 1: pd.DataFrame({"height": ["x"]})}
-    with pytest.raises(InputError, match="'height' is int64 in some results and large_string in others"):
-        assemble([part(results)], ARGUMENTS).to_arrow()
+def test_whole_numbers_join_floats_where_none_is_rounded() -> None:
+    collected = assemble([part({0: 2**60}), part({1: 0.5}), part({2: 2**53})], ARGUMENTS)
+    assert collected.to_arrow()["result"].to_pylist() == [2.0**60, 0.5, 2.0**53]
+    assert collected.warnings == []
+    unsigned = assemble([part({0: np.uint64(7)}), part({1: -1})], ARGUMENTS)
+    assert unsigned.to_arrow()["result"].to_pylist() == [7, -1]
 
 
-def test_frames_that_arrow_cannot_hold_collect_in_pandas() -> None:
+def test_large_numbers_beside_none_are_not_rounded_in_pandas() -> None:
+    collected = assemble([part({0: 2**63 - 1, 1: None})], ARGUMENTS)
+    assert collected.to_pandas()["result"].tolist() == [2**63 - 1, None]
+    assert collected.to_arrow().schema.field("result").type == pa.int64()
+
+
+def test_times_of_several_zones_are_the_same_moments_in_utc_and_that_is_said() -> None:
+    collected = assemble([part({0: EAST}), part({1: AT.replace(tzinfo=UTC)})], ARGUMENTS)
+    assert collected.to_pandas()["result"].tolist() == [pd.Timestamp(EAST), pd.Timestamp(AT, tz="UTC")]
+    assert "all are given in UTC" in collected.warnings[0]
+
+
+def test_only_the_columns_of_frames_that_cannot_be_united_are_text() -> None:
+    results = {0: pd.DataFrame({"height": [1], "n": [1]}), 1: pd.DataFrame({"height": ["x"], "n": [2]})}
+    collected = assemble([part(results)], ARGUMENTS)
+    assert collected.to_arrow()["height"].to_pylist() == ["1", '"x"']
+    assert collected.to_arrow()["n"].to_pylist() == [1, 2]
+    assert collected.warnings == [
+        "column 'height' is written as JSON text: it is int64 in some results and large_string in others"
+    ]
+    assert collected.to_pandas()["height"].tolist() == [1, "x"]
+
+
+def test_objects_in_frames_that_contain_themselves_are_text() -> None:
+    frame = pd.DataFrame({"o": pd.Series([CYCLE, 1], dtype=object)})
+    collected = assemble([part({0: frame})], ARGUMENTS)
+    assert collected.to_arrow()["o"].to_pylist() == ['["[...]"]', "1"]
+    assert collected.to_pandas()["o"].iloc[0][0][0] == collected.to_pandas()["o"].iloc[0][0]
+
+
+def test_columns_of_one_name_are_both_kept() -> None:
+    frame = pd.DataFrame([[1, 2, 3]], columns=["a", "a", "a_2"])
+    collected = assemble([part({0: frame, 1: frame[["a_2"]]})], ARGUMENTS)
+    assert collected.to_arrow().schema.names[3:] == ["a", "a_3", "a_2"]
+    assert collected.to_arrow()["a_3"].to_pylist() == [2, None]
+    assert collected.to_pandas().columns.tolist() == ["a", "a", "a_2"]
+    assert "several columns 'a'" in collected.warnings[0]
+
+
+def test_index_levels_come_first_whatever_their_types() -> None:
+    frames = {0: pd.DataFrame({"v": [1]}), 1: pd.DataFrame({"v": [2]}, index=["a"])}
+    collected = assemble([part(frames)], ARGUMENTS)
+    assert collected.to_arrow().schema.names == ["x", "name", "__index_level_2__", "v"]
+    assert collected.to_arrow().column(2).to_pylist() == ["0", '"a"']
+    assert collected.to_pandas().index.tolist() == [(0, "a", 0), (1, "b", "a")]
+
+
+def test_indexes_of_different_depth_are_filled_up() -> None:
+    deep = pd.DataFrame({"v": [1]}, index=pd.MultiIndex.from_tuples([(5, 6)]))
+    collected = assemble([part({0: deep, 1: pd.DataFrame({"v": [2]})})], ARGUMENTS, drop_index=True)
+    assert collected.to_arrow().drop_columns("v").to_pydict() == {
+        "task": [0, 1],
+        "__index_level_1__": [5, 0],
+        "__index_level_2__": [6, None],
+    }
+
+
+def test_labels_of_any_kind_are_kept_in_pandas() -> None:
+    frame = pd.DataFrame({("a", "b"): [1]})
+    found = assemble([part({1: frame})], ARGUMENTS.select(["x"])).to_pandas()
+    pd.testing.assert_frame_equal(found, pd.concat([frame], keys=[1], names=["x", None]))
+
+
+def test_frames_of_types_that_arrow_cannot_hold_keep_them_in_pandas_and_are_text_in_arrow() -> None:
     frame = pd.DataFrame({"z": np.array([1j])})
     collected = assemble([part({3: frame, 1: frame})], ARGUMENTS.select(["x"]))
     pd.testing.assert_frame_equal(collected.to_pandas(), pd.concat([frame, frame], keys=[1, 3], names=["x", None]))
-    with pytest.raises(InputError):
-        collected.to_arrow()
+    assert collected.to_arrow()["z"].to_pylist() == ['"1j"', '"1j"']
+
+
+def test_empty_frames_only_make_an_empty_table() -> None:
+    collected = assemble([part({0: pd.DataFrame(), 1: pd.DataFrame()})], ARGUMENTS)
+    assert collected.to_arrow().schema.names == ["x", "name", "__index_level_2__"]
+    assert collected.to_pandas().index.names == ["x", "name", None]
+    assert collected.n_rows == 0
+
+
+def test_a_result_that_cannot_be_unpickled_may_be_left_out() -> None:
+    table = part({0: 1, 4: {1}})
+    broken = table.set_column(2, "result_pickle", pa.array([None, b"no pickle"], pa.binary()))
+    collected = assemble([broken], ARGUMENTS, drop_index=True, leave_out_unreadable=True)
+    assert collected.to_arrow().to_pydict() == {"task": [0], "result": [1]}
+    assert collected.warnings[0].startswith("the result of task 4 cannot be unpickled")
 
 
 def test_no_results_make_an_empty_table() -> None:

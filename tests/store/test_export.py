@@ -123,11 +123,11 @@ def test_other_types_are_iso_or_json() -> None:
     }
     table = pa.Table.from_pylist([row])
     assert printed(table, "csv").split("\n")[1] == (
-        '2026-01-02,2026-01-02T03:04:05.000006+00:00,1.5,true,"[1, null]","{""k"": ""é""}",/w=='
+        '2026-01-02,2026-01-02T03:04:05.000006Z,1.5,true,"[1, null]","{""k"": ""é""}",/w=='
     )
     assert json.loads(printed(table, "jsonl")) == {
         "day": "2026-01-02",
-        "at": "2026-01-02T03:04:05.000006+00:00",
+        "at": "2026-01-02T03:04:05.000006Z",
         "span": 1.5,
         "flag": True,
         "list": [1, None],
@@ -138,7 +138,29 @@ def test_other_types_are_iso_or_json() -> None:
 
 def test_nanoseconds_are_kept() -> None:
     table = pa.table({"t": pa.array([1], pa.timestamp("ns"))})
-    assert "00:00:00.000000001" in printed(table, "csv")
+    assert "1970-01-01T00:00:00.000000001" in printed(table, "csv")
+
+
+def test_json_text_is_values_in_jsonl_and_plain_text_in_csv() -> None:
+    field = pa.field("v", pa.string(), metadata={"jobpool.encoding": "json"})
+    table = pa.table([pa.array(["1", '"a, b"', '{"k": [1]}', None, '"\\ud800"'])], schema=pa.schema([field]))
+    assert printed(table, "jsonl").splitlines() == [
+        '{"v": 1}',
+        '{"v": "a, b"}',
+        '{"v": {"k": [1]}}',
+        '{"v": null}',
+        '{"v": "\\ud800"}',
+    ]
+    assert printed(table, "csv") == 'v\n1\n"a, b"\n"{""k"": [1]}"\n""\n\\ud800\n'
+
+
+def test_maps_are_objects_unless_their_keys_are_one_in_json() -> None:
+    column = pa.array([[(1, "a")], [(1.0, "a"), (2.5, "b")], None], pa.map_(pa.float64(), pa.string()))
+    assert printed(pa.table({"m": column}), "jsonl").splitlines() == [
+        '{"m": {"1.0": "a"}}',
+        '{"m": {"1.0": "a", "2.5": "b"}}',
+        '{"m": null}',
+    ]
 
 
 def breaking(table: pa.Table, sink: Any, form: str) -> None:

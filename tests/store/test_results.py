@@ -112,6 +112,16 @@ def test_a_value_whose_class_is_gone_names_its_task(books: Any, monkeypatch: pyt
     assert read(books, [3]) == [(3, 1)]
 
 
+def test_values_that_cannot_be_unpickled_do_not_hide_the_others(books: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[Gone.__module__], "Gone", Gone, raising=False)
+    books.succeed([3, 4, 5, 6], [1, Gone(), Gone(), 2])
+    monkeypatch.delattr(sys.modules[Gone.__module__], "Gone")
+    found: list[tuple[int, object]] = []
+    with books.reader() as reader, pytest.raises(DamagedPoolError, match=r"task 4 .*and those of 1 more"):
+        found.extend(read_results(books.paths, reader))
+    assert found == [(3, 1), (6, 2)]
+
+
 def test_reading_plain_results_does_not_import_pandas(books: Any) -> None:
     books.succeed([0, 1], [0, 1])
     books.seal()

@@ -13,14 +13,14 @@ from jobpool_cli.store.slots import MAX_SLOTS, SLOT_BYTES
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import FailureRecord, StateWriter, create_database
 from jobpool_cli.supervisor.events import LossCause, RecordLoss, Send, TasksAdded, WorkerLost, WorkerReady
-from jobpool_cli.supervisor.recovery import clean_up, fill, gaps, next_worker
+from jobpool_cli.supervisor.recovery import clean_up, fill, gaps, next_worker, raise_attempts
 from jobpool_cli.supervisor.scheduler import Scheduler
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> PoolPaths:
     made = PoolPaths(tmp_path)
-    for folder in (made.results, made.logs, made.requests):
+    for folder in (made.results, made.logs, made.requests, made.udf):
         folder.mkdir()
     create_database(made.state_db)
     return made
@@ -94,3 +94,19 @@ def test_worker_numbers_go_on_after_the_highest_and_stray_files_do_not_matter(pa
     for name in ("worker-0009.log", "worker-12345.log", "worker-0001 (copy).log", "worker-.log", "notes.txt"):
         (paths.logs / name).touch()
     assert next_worker(paths) == 12346
+
+
+def test_what_may_have_run_before_the_supervisor_died_is_at_a_further_attempt(
+    paths: PoolPaths, writer: StateWriter
+) -> None:
+    with writer.transaction():
+        writer.add_successes(((0, 3),), 3, "", b"", 1)
+        writer.set_attempts([(5, 3, 2)])
+    with StateReader(paths.state_db) as reader:
+        raise_attempts(reader, writer, [(-4, 5, 1), (5, 6, 3), (7, 8, 9)], 10)
+        assert reader.attempts() == {3: (2, 1), 4: (2, 1), 5: (4, 2)}
+        scheduler = Scheduler(slots=1, udf=1, retries=0, max_crashes=3)
+        assert fill(scheduler, reader, 10) == TasksAdded(((6, 10),))
+    # Neighbours at one attempt are one range, and nothing is remembered of tasks against which nothing counts.
+    assert [(each.low, each.high, each.attempt) for each in scheduler._pending] == [(3, 5, 2), (5, 6, 4)]
+    assert not scheduler._histories

@@ -300,7 +300,7 @@ def test_timeouts_count_as_failures_for_the_retries_and_crashes_do_not() -> None
 
 def test_what_counted_before_an_interruption_still_counts() -> None:
     scheduler = Scheduler(slots=1, udf=1, retries=0, max_crashes=3)
-    scheduler.restore_history(7, attempt=3, since=1, crashes=2, failures=0)
+    scheduler.restore(7, attempt=3, since=1, crashes=2, failures=0)
     scheduler.handle(TasksAdded(((8, 9),)), 0.0)
     order = of(Send, scheduler.handle(WorkerReady(0), 0.0))[0].order
     assert (order.ranges, order.attempt) == (((7, 8),), 3)
@@ -428,3 +428,17 @@ def test_reports_on_batches_that_are_not_held_any_more_change_nothing() -> None:
     desk.feed(BatchTakenBack(0, order.batch))
     desk.feed(BatchTrimmed(0, order.batch, 0))
     assert desk.scheduler.outstanding_tasks == before
+
+
+def test_workers_that_the_machine_does_not_let_start_come_later_and_do_not_end_the_pool() -> None:
+    scheduler = Scheduler(slots=2, udf=1, retries=0, max_crashes=3)
+    scheduler.handle(TasksAdded(((0, 100),)), 0.0)
+    scheduler.handle(WorkerReady(0), 0.0)
+    delays = []
+    for _ in range(2 * MAX_BOOT_DEATHS):
+        effects = scheduler.handle(WorkerLost(1, LossCause.UNSTARTED, None, None, booted=False), 0.0)
+        assert not of(Abort, effects)
+        delays += [each.delay for each in of(Spawn, effects)]
+    assert len(delays) == 2 * MAX_BOOT_DEATHS
+    assert delays == sorted(delays)
+    assert delays[-1] > 1

@@ -64,6 +64,7 @@ class Task:
     recorded: bool = False
     crashes: int = 0
     failures: int = 0
+    first_counted: int = 0
     begun: set[int] = field(default_factory=set)
 
 
@@ -145,6 +146,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert (book.state, book.attempt) == ("reported", attempt)
                 book.state = "pending"
                 book.failures += 1
+                book.first_counted = book.first_counted or attempt
                 assert again == (book.failures <= self.retries and not cancelling)
                 if not again:
                     self.settle(task, "failed")
@@ -153,7 +155,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             case SetAttempts(attempts):
                 for task, attempt, since in attempts:
                     book = self.tasks[task]
-                    assert since == book.since
+                    # Where nothing counts against a task, its limits may as well count from a later attempt.
+                    assert since == book.since or book.since < since <= (book.first_counted or book.attempt)
+                    book.since = since
                     assert attempt in {book.attempt, book.attempt + 1}
                     book.attempt, book.recorded = attempt, True
             case RecordCancelled(ranges):
@@ -211,11 +215,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert effect.cause is not LossCause.STOPPED
         if effect.cause is LossCause.CRASH:
             book.crashes += 1
+            book.first_counted = book.first_counted or effect.attempt
             assert effect.again == (book.crashes < self.max_crashes and not cancelling)
         elif effect.cause is LossCause.CANCELLED:
             assert not effect.again
         else:
             book.failures += 1
+            book.first_counted = book.first_counted or effect.attempt
             assert effect.again == (book.failures <= self.retries and not cancelling)
         if not effect.again:
             self.settle(effect.task, "cancelled" if effect.cause is LossCause.CANCELLED else "failed")
@@ -371,7 +377,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if task % some or book.state not in {"failed", "cancelled" if cancelled else ""}:
                 continue
             again = book.state == "failed" or book.recorded
-            book.state, book.crashes, book.failures = "pending", 0, 0
+            book.state, book.crashes, book.failures, book.first_counted = "pending", 0, 0, 0
             if again:
                 book.attempt += 1
                 book.since, book.recorded = book.attempt, True

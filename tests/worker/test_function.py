@@ -85,7 +85,7 @@ def test_several_candidates_are_listed_as_they_can_be_typed(tmp_path: Path) -> N
         ("async def f(x): ...\n", "", "is an async function", "asyncio.run"),
         ("def f(x): yield x\n", "", "is a generator", "list"),
         ("def f(x)\n    pass\n", "", "job.py:1: expected ':'\n    def f(x)", "syntax"),
-        ("import sys\nsys.exit(3)\n", "", "sys.exit(3)", "__main__"),
+        ("import sys\nsys.exit(3)\n", "", "exit code 3", "__main__"),
         ("import not_there\n", "", "No module named 'not_there'", "install not_there"),
         ("def f(): ...\n", "a-b", "'a-b' is not a Python name", "FILE.py:NAME"),
         ("def f(): ...\n\0", "", "is not Python source|null byte", ""),

@@ -105,3 +105,24 @@ def test_bytes_that_are_no_frame_are_refused(channel: tuple[socket.socket, socke
     there.sendall(junk)
     with pytest.raises(ProtocolError):
         FrameReader().feed(here)
+
+
+def test_frames_before_the_junk_are_delivered_before_it_is_refused(
+    channel: tuple[socket.socket, socket.socket],
+) -> None:
+    here, there = channel
+    send_frame(there, "ready", {})
+    there.sendall(b"junk" * 10)
+    reader = FrameReader()
+    assert reader.feed(here) == ([Frame("ready", {}, b"")], True)
+    with pytest.raises(ProtocolError):
+        reader.feed(here)
+
+
+def test_a_header_that_announces_more_than_there_can_be_is_refused(
+    channel: tuple[socket.socket, socket.socket],
+) -> None:
+    here, there = channel
+    there.sendall(HEADER.pack(b"jbpl", 10, 1 << 60, 0))
+    with pytest.raises(ProtocolError):
+        FrameReader().feed(here)

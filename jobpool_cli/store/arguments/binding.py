@@ -178,7 +178,8 @@ def _match_names(signature: Signature, raw: RawArguments, constants: Mapping[str
         for each in signature.parameters
         if each.required and each.name not in columns and each.name not in constants
     ]
-    if missing:
+    # An empty file of JSON Lines is a table of no rows, and says nothing of its columns.
+    if missing and (raw.textual or raw.table.num_rows or columns):
         listed = ", ".join(missing)
         message = f"{raw.source} has no column {listed}, which {signature} needs"
         near = {name: difflib.get_close_matches(name, unknown, n=1) for name in missing}

@@ -15,6 +15,7 @@ import functools
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
@@ -81,6 +82,11 @@ def is_optional(annotation: Any) -> bool:
     return any(member in {None, type(None)} for member in map(bare, members(bare(annotation))) if _hashable(member))
 
 
+def is_path(annotation: Any) -> bool:
+    """Whether its values are paths, or None: any text is one, and there is nothing to check."""
+    return [each for each in members(annotation) if each is not None and each is not type(None)] == [Path]
+
+
 def has_parts(annotation: Any) -> bool:
     """Whether a value has parts, so that its text is JSON."""
     annotation = bare(annotation)
@@ -110,12 +116,16 @@ def text_converter(annotation: Any) -> Converter:  # noqa: PLR0911 - one line a 
         return _none_from_text
     if has_parts(annotation):
         return adapter(annotation).validate_json
+    if annotation is Path:
+        return Path
     return adapter(annotation).validate_python
 
 
 def value_converter(annotation: Any) -> Converter:
     """From a value that is no text cell (JSON, Parquet, Python) to the annotation; enums also by name."""
     validate = adapter(annotation).validate_python
+    if is_path(annotation):
+        return lambda value: Path(value) if type(value) is str else validate(value)
     enums = [each for each in map(bare, members(bare(annotation))) if isinstance(each, enum.EnumType)]
     if not enums:
         return validate

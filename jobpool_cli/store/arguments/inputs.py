@@ -83,15 +83,19 @@ def read_arguments(source: str, *, format: str | None = None, stdin: BinaryIO | 
         raise UsageError(f"{format!r} is no format that jobpool reads", f"choose one of {', '.join(FORMATS)}")
     if source == "-":
         name, path = STDIN_NAME, None
-        data = (stdin or sys.stdin.buffer).read()
+        stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)
+        if stream is None:
+            raise InputError("standard input is closed", "name a file, or give the arguments on standard input")
+        data = stream.read()
     else:
         name, path = source, Path(source).expanduser()
         suffix = path.suffix.lower()
         format = format or _SUFFIXES.get(suffix)  # noqa: A001
         data = _read_file(path, name)
-    if not data:
-        raise InputError(f"{name} is empty", "it needs at least a header line that names the columns")
     format = format or _sniff(data)  # noqa: A001
+    if not data and format != "jsonl":
+        needed = "a header line that names the columns" if format in _DELIMITERS else "its columns"
+        raise InputError(f"{name} is empty", f"it needs at least {needed}")
     if format == "parquet":
         return RawArguments(_parse_parquet(data, name), textual=False, source=name)
     # Only a regular file can be read once more; of a pipe the text is kept.
@@ -178,13 +182,19 @@ def _parse_csv(data: bytes, name: str, delimiter: str) -> pa.Table:
     # The header's last byte goes along: pyarrow takes the blank line for nothing, but a byte order mark at the very
     # beginning, where it would be a cell's first character, for none of the text.
     body = pa.py_buffer(data).slice(size - 1)
+    # In a table of one column a blank line is a row whose cell is empty, except at the end of the file.
+    blanks = len(header) == 1
+    if blanks:
+        body = body.slice(0, len(data.rstrip(b"\r\n")) - size + 1)
     block = _BLOCK_SIZE
     while True:
         try:
             table = pa.csv.read_csv(
                 pa.BufferReader(body),
                 read_options=pa.csv.ReadOptions(column_names=header, block_size=block),
-                parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=not blanks
+                ),
                 convert_options=pa.csv.ConvertOptions(
                     column_types=dict.fromkeys(header, pa.string()),
                     strings_can_be_null=True,
@@ -201,7 +211,7 @@ def _parse_csv(data: bytes, name: str, delimiter: str) -> pa.Table:
         else:
             if _ends_in_quotes(data, table):
                 textscan.check_csv(data, delimiter, name, len(header), header)
-            return table
+            return table.slice(1) if blanks else table
 
 
 def _ends_in_quotes(data: bytes, table: pa.Table) -> bool:

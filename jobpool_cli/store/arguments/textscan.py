@@ -40,9 +40,16 @@ def csv_lines(data: bytes, delimiter: str, rows: Sequence[int]) -> list[int | No
     wanted = set(rows)
     last = max(wanted, default=-1)
     found: dict[int, int] = {}
-    with contextlib.closing(_records(data, delimiter)) as records, contextlib.suppress(csv.Error):
-        # The header is record 0, so data row r is record r + 1.
-        for row, (line, _end, _record) in enumerate(records, start=-1):
+    header, header_line, _ = csv_header(data, delimiter, "the table")
+    row = -1
+    with (
+        contextlib.closing(_records(data, delimiter, blanks=len(header) == 1)) as records,
+        contextlib.suppress(csv.Error),
+    ):
+        for line, _end, _record in records:
+            if line <= header_line:
+                continue
+            row += 1
             if row in wanted:
                 found[row] = line
             if row >= last:
@@ -122,15 +129,17 @@ def _text(data: bytes) -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
 
 
-def _records(data: bytes, delimiter: str, *, strict: bool = True) -> Generator[tuple[int, int, list[str]], None, None]:
-    """Rows that are not blank, each with the lines on which it begins and ends."""
+def _records(
+    data: bytes, delimiter: str, *, strict: bool = True, blanks: bool = False
+) -> Generator[tuple[int, int, list[str]], None, None]:
+    """Rows, each with the lines on which it begins and ends; blank lines only if asked for."""
     # A setting of the whole process: given back, whoever reads CSV next.
     before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         reader = csv.reader(_text(data), delimiter=delimiter, strict=strict)
         line = 1
         for record in reader:
-            if record:
+            if record or blanks:
                 yield line, reader.line_num, record
             line = reader.line_num + 1
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from enum import Enum
 from pathlib import PurePath
@@ -20,6 +20,7 @@ from jobpool_cli.store.arguments.convert import (
     describe,
     display,
     is_optional,
+    is_path,
     list_adapter,
     members,
     reason,
@@ -70,6 +71,10 @@ def convert_text_column(column: pa.ChunkedArray, field: pa.Field, parameter: Par
     kind = _plain_kind(annotation)
     if kind is str:
         return Converted(field, column if missing is None else pc.fill_null(column, missing))
+    if is_path(annotation):
+        # A path is stored as its text anyway, and making one costs more than reading a row.
+        texts = _with_missing(column, field.name, parameter)
+        return replace(texts, field=texts.field.with_metadata({ENCODING: VALIDATE}))
     fast = convert_fast(column, kind) if kind is not None else None
     if fast is not None:
         values, left_over = fast

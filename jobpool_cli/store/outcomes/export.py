@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
-import math
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +18,8 @@ import pyarrow.types as pt
 
 from jobpool_cli.errors import MachineError, UsageError
 from jobpool_cli.layout import TEMPORARY_PREFIX
+from jobpool_cli.store.values.buffers import presence, texts
+from jobpool_cli.store.values.jsonable import json_text, jsonable
 
 FORMATS = {
     ".parquet": "parquet",
@@ -150,9 +149,30 @@ def _write_csv(table: pa.Table, sink: BinaryIO, delimiter: str) -> None:
     missing = '""' if table.num_columns == 1 else ""
     header = delimiter.join(_quoted(name, special) for name in table.schema.names)
     sink.write(f"{header}\n".encode())
-    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+    for batch in plain_texts(table).to_batches(max_chunksize=ROWS_AT_ONCE):
         columns = [_csv_cells(column, special, missing) for column in batch.columns]
         sink.write("".join(f"{delimiter.join(row)}\n" for row in zip(*columns, strict=True)).encode())
+
+
+def plain_texts(table: pa.Table) -> pa.Table:
+    """The table with what is text among its JSON text as that text, without quotes: for CSV, and for people."""
+    for number, field in enumerate(table.schema):
+        if _is_json(field):
+            chunks = [_texts_of_json(chunk) for chunk in table.column(number).chunks]
+            table = table.set_column(number, pa.field(field.name, field.type), pa.chunked_array(chunks, field.type))
+    return table
+
+
+def _is_json(field: pa.Field) -> bool:
+    return bool(field.metadata) and field.metadata.get(b"jobpool.encoding") == b"json"
+
+
+def _texts_of_json(column: pa.Array) -> pa.Array:
+    values = [
+        json.loads(cell).encode(errors="backslashreplace").decode() if cell is not None and cell[:1] == '"' else cell
+        for cell in column.to_pylist()
+    ]
+    return texts(values, presence(values)).cast(column.type)
 
 
 def _csv_cells(column: pa.Array, special: re.Pattern[str], missing: str) -> list[str]:
@@ -172,66 +192,54 @@ def _quoted(text: str, special: re.Pattern[str]) -> str:
 
 
 def _cell_text(value: object) -> str:
-    plain = _plain(value)
-    return plain if isinstance(plain, str) else json_text(value)
+    plain = jsonable(value)
+    return plain if isinstance(plain, str) else json_text(plain)
 
 
 def _write_json_lines(table: pa.Table, sink: BinaryIO) -> None:
+    sink.writelines(lines.encode() for lines in json_lines(table))
+
+
+def json_lines(table: pa.Table) -> Iterator[str]:
+    """Yield the table as JSON Lines, many at a time."""
     names = [json_text(name).replace("%", "%%") for name in table.schema.names]
     line = "{" + ", ".join(f"{name}: %s" for name in names) + "}\n"
     for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
-        columns = [_json_cells(column) for column in batch.columns]
-        sink.write("".join(line % row for row in zip(*columns, strict=True)).encode())
+        columns = [
+            ["null" if cell is None else cell for cell in column.to_pylist()]
+            if _is_json(field)
+            else _json_cells(column)
+            for field, column in zip(table.schema, batch.columns, strict=True)
+        ]
+        yield "".join(line % row for row in zip(*columns, strict=True))
 
 
 def _json_cells(column: pa.Array) -> list[str]:
     values = _values(column)
     if pt.is_integer(column.type):
         return ["null" if value is None else repr(value) for value in values]
-    # One encoder for all cells: json.dumps with options makes a new one for each.
-    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     if pt.is_string(column.type) or pt.is_large_string(column.type):
+        # One encoder for all cells: json.dumps with options makes a new one for each.
+        encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
         return ["null" if value is None else encode(value) for value in values]
-    return [encode(_plain(value)) for value in values]
+    return [json_text(value) for value in values]
 
 
 def _values(column: pa.Array) -> list[Any]:
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pt.is_map(column.type):
+        # As the dicts that they were; two keys may be one in JSON, which json_text knows how to say.
+        return [None if pairs is None else dict(pairs) for pairs in column.to_pylist()]
     if (pt.is_timestamp(column.type) or pt.is_duration(column.type)) and column.type.unit == "ns":
         # Python's datetime knows microseconds only; pandas need not be there.
-        return column.cast(pa.string()).to_pylist() if pt.is_timestamp(column.type) else _seconds(column)
+        return _moments(column) if pt.is_timestamp(column.type) else _seconds(column)
     return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def _moments(column: pa.Array) -> list[Any]:
+    return [None if text is None else text.replace(" ", "T", 1) for text in column.cast(pa.string()).to_pylist()]
 
 
 def _seconds(column: pa.Array) -> list[Any]:
     return [None if value is None else value / 1e9 for value in column.cast(pa.int64()).to_pylist()]
-
-
-def json_text(value: object) -> str:
-    """The value as JSON: text as it is, times in ISO 8601, durations in seconds, bytes in base64, NaN as null."""
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: object) -> object:
-    """What JSON can say about the value."""
-    plain: object = str(value)
-    match value:
-        case None | bool() | int() | str():
-            plain = value
-        case float():
-            if math.isfinite(value):
-                plain = value
-            elif math.isnan(value):
-                plain = None
-        case datetime() | date() | time():
-            plain = value.isoformat()
-        case timedelta():
-            plain = value.total_seconds()
-        case bytes():
-            plain = base64.b64encode(value).decode()
-        case dict():
-            plain = {key if isinstance(key, str) else str(_plain(key)): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            plain = [_plain(item) for item in value]
-    return plain

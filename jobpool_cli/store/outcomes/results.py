@@ -59,16 +59,14 @@ class _Held:
         """The rows from this one on."""
         return _Held(self.tasks[row:], self.table.slice(row))
 
-    def values(self, rows: Int64s) -> dict[int, object]:
-        """The results of some rows, which follow each other, by task."""
+    def values(self, rows: Int64s, unreadable: dict[int, Exception]) -> dict[int, object]:
+        """The results of some rows, which follow each other, by task; what cannot be unpickled is noted instead."""
         first = int(rows[0])
         table, tasks = self.table.slice(first, len(rows)), self.tasks[first : first + len(rows)]
 
         def on_error(position: int, error: Exception) -> object:
-            raise DamagedPoolError(
-                f"the result of task {tasks[position]} cannot be unpickled: {type(error).__name__}: {error}",
-                "its class must be importable where results are read",
-            ) from error
+            unreadable[int(tasks[position])] = error
+            return None
 
         found = decode(table[RESULT], table.schema.field(RESULT), table[PICKLE], on_error)
         return dict(zip(tasks.tolist(), found, strict=True))
@@ -78,6 +76,8 @@ def read_results(
     paths: PoolPaths, reader: StateReader, tasks: Sequence[int] | None = None
 ) -> Iterator[tuple[int, object]]:
     """Yield (task, result) of the successful tasks, ascending; unpickles: only for a pool that one owns.
+
+    Values that cannot be unpickled do not hide the others: they are passed over, and raise when all else is read.
 
     Args:
         paths: the pool.
@@ -97,14 +97,21 @@ def read_results(
             pieces += _row_groups(paths, segment)
     pieces += [_blob(blob) for blob in blobs]
     held: list[_Held] = []
+    unreadable: dict[int, Exception] = {}
     for piece in sorted(pieces, key=lambda each: each.first):
         if not _touches(wanted, piece.first, piece.last):
             continue
-        held = yield from _give_out(held, piece.first)
+        held = yield from _give_out(held, piece.first, unreadable)
         found = _Held.of(piece.read(), wanted)
         if len(found.tasks):
             held.append(found)
-    yield from _give_out(held, None)
+    yield from _give_out(held, None, unreadable)
+    for task, error in unreadable.items():
+        others = f" (and those of {len(unreadable) - 1} more tasks)" if len(unreadable) > 1 else ""
+        raise DamagedPoolError(
+            f"the result of task {task} cannot be unpickled{others}: {type(error).__name__}: {error}",
+            "its class must be importable where results are read",
+        ) from error
 
 
 def _touches(wanted: Int64s | None, first: int, last: int) -> bool:
@@ -149,7 +156,9 @@ def _blob(blob: bytes) -> _Piece:
     return _Piece(int(tasks.min()), int(tasks.max()), lambda: table)
 
 
-def _give_out(held: list[_Held], before: int | None) -> Generator[tuple[int, object], None, list[_Held]]:
+def _give_out(
+    held: list[_Held], before: int | None, unreadable: dict[int, Exception]
+) -> Generator[tuple[int, object], None, list[_Held]]:
     """Yield what is held of tasks before this one (all for None), ascending, and return the rest."""
     limit = END if before is None else before
     due = [each for each in held if each.tasks[0] < limit]
@@ -165,8 +174,10 @@ def _give_out(held: list[_Held], before: int | None) -> Generator[tuple[int, obj
         chosen = order[start : start + ROWS_AT_ONCE]
         values: dict[int, object] = {}
         for source in np.unique(sources[chosen]).tolist():
-            values |= due[source].values(rows[chosen[sources[chosen] == source]])
+            values |= due[source].values(rows[chosen[sources[chosen] == source]], unreadable)
         for task in tasks[chosen].tolist():
-            yield task, values.pop(task)
+            value = values.pop(task)
+            if task not in unreadable:
+                yield task, value
     rest = [each.since(count) for each, count in zip(due, counts, strict=True) if count < len(each.tasks)]
     return [*(each for each in held if each.tasks[0] >= limit), *rest]

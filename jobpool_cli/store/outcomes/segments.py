@@ -19,6 +19,8 @@ from jobpool_cli.store.state.reader import StateReader
 ROW_GROUP_ROWS = 131_072
 # Rising and nearly constant integers shrink to one or two bytes in Parquet's DELTA_BINARY_PACKED encoding.
 DELTA_COLUMNS = ("task", "started", "duration_ns", "cpu_ns", "log_start", "log_end")
+# Tables of a row or two take far more memory than their rows do: so many become one as they come in.
+TABLES_AT_A_TIME = 256
 DICTIONARY_COLUMNS = ("attempt", "state", "worker", "udf")
 
 
@@ -27,8 +29,8 @@ def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
 
     The file is not in its place yet: the caller passes a temporary path and renames it when it records the segment.
     """
-    schema = next((table.schema for table in tables if not pa.types.is_null(table.schema.field("result").type)), None)
-    schema = schema or tables[0].schema
+    tables = _of_one_schema(tables)
+    schema = tables[0].schema
     # Whole numbers are mostly neighbours of each other, everything else is mostly one of a few values.
     delta, dictionary = list(DELTA_COLUMNS), list(DICTIONARY_COLUMNS)
     (delta if pa.types.is_integer(schema.field("result").type) else dictionary).append("result")
@@ -45,8 +47,7 @@ def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
                 write_statistics=["task", "started"],
             ) as writer,
         ):
-            merged = pa.concat_tables([table.cast(schema) for table in tables])
-            writer.write_table(merged, row_group_size=ROW_GROUP_ROWS)
+            writer.write_table(pa.concat_tables(tables), row_group_size=ROW_GROUP_ROWS)
             writer.close()
             file.flush()
             os.fsync(file.fileno())
@@ -57,9 +58,22 @@ def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
         raise
 
 
+def _of_one_schema(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Give tables whose results are all None the schema of the others."""
+    schema = next((table.schema for table in tables if not pa.types.is_null(table.schema.field("result").type)), None)
+    schema = schema or tables[0].schema
+    return [table if table.schema.equals(schema, check_metadata=True) else table.cast(schema) for table in tables]
+
+
 def seal(blobs: Sequence[bytes], path: Path) -> int:
     """Write blobs of one kind (or of all-None results, which go with any kind) as one segment; return its size."""
-    return write_segment([table_of(blob) for blob in blobs], path)
+    tables: list[pa.Table] = []
+    for start in range(0, len(blobs), TABLES_AT_A_TIME):
+        part = [table_of(blob) for blob in blobs[start : start + TABLES_AT_A_TIME]]
+        if sum(table.num_rows for table in part) <= ROW_GROUP_ROWS:
+            part = [pa.concat_tables(_of_one_schema(part)).combine_chunks()]
+        tables += part
+    return write_segment(tables, path)
 
 
 def read_outcomes(

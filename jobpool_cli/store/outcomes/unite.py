@@ -17,7 +17,7 @@ class IrreconcilableError(Exception):
     """Columns of one name have types that no column can hold; never seen outside this package."""
 
 
-def unite_types(types: Sequence[pa.DataType], column: str) -> pa.DataType:
+def unite_types(types: Sequence[pa.DataType]) -> pa.DataType:
     """The smallest type that holds values of all these.
 
     Raises:
@@ -27,7 +27,7 @@ def unite_types(types: Sequence[pa.DataType], column: str) -> pa.DataType:
     def unite(left: pa.DataType, right: pa.DataType) -> pa.DataType:
         united = _unite(left, right)
         if united is None:
-            raise IrreconcilableError(f"column {column!r} is {left} in some results and {right} in others")
+            raise IrreconcilableError(f"it is {left} in some results and {right} in others")
         return united
 
     return reduce(unite, types, pa.null())
@@ -46,9 +46,11 @@ def _unite(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
 
 
 def _unite_numbers(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """As NumPy and pandas promote them."""
+    """As NumPy and pandas promote them, but for unsigned beside signed integers: these never become floats."""
     if not all(pt.is_integer(one) or pt.is_floating(one) for one in (left, right)):
         return None
+    if pt.is_integer(left) and pt.is_integer(right) and pa.uint64() in (left, right):
+        return pa.int64() if pt.is_signed_integer(left) or pt.is_signed_integer(right) else pa.uint64()
     import numpy as np  # noqa: PLC0415 - beside the only use
 
     return pa.from_numpy_dtype(np.promote_types(left.to_pandas_dtype(), right.to_pandas_dtype()))
@@ -91,7 +93,12 @@ def _unite_nested(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
 
 
 def cast(column: pa.Array, target: pa.DataType) -> pa.Array:
-    """The column as a type that :func:`unite_types` found; integers may round where a float joins them."""
+    """The column as a type that :func:`unite_types` found.
+
+    Raises:
+        IrreconcilableError: a float would round one of the integers.
+        pa.ArrowInvalid: a value is out of the type's range.
+    """
     if column.type.equals(target):
         return column
     if pt.is_null(column.type):
@@ -112,7 +119,27 @@ def cast(column: pa.Array, target: pa.DataType) -> pa.Array:
         values = cast(column.values, target.value_type)
         make = pa.LargeListArray if pt.is_large_list(target) else pa.ListArray
         return make.from_arrays(offsets, values, mask=column.is_null() if column.null_count else None)
-    return column.cast(target, safe=not (pt.is_floating(target) and pt.is_integer(column.type)))
+    return _as_floats(column, target) if pt.is_floating(target) and pt.is_integer(column.type) else column.cast(target)
+
+
+def _as_floats(column: pa.Array, target: pa.DataType) -> pa.Array:
+    """Integers as floats, each of them exactly."""
+    try:
+        return column.cast(target)  # refuses all beyond 2**53 (or 2**24), also the powers of two among them
+    except pa.ArrowInvalid as error:
+        floats = column.cast(target, safe=False)
+        try:
+            if floats.cast(column.type).equals(column):
+                return floats
+        except pa.ArrowInvalid:
+            pass
+        raise IrreconcilableError(
+            f"as {target}, as in other results, some of its whole numbers would be rounded"
+        ) from error
+
+
+# Column names that JSON, hence the metadata, keeps as they are.
+JSON_LABELS = (str, int, type(None))
 
 
 def pandas_metadata(
@@ -126,6 +153,7 @@ def pandas_metadata(
         levels: how many of the first columns are the index.
         labels: dtype and name of the columns' own index.
     """
+    entries = [(name, label if type(label) in JSON_LABELS else str(label), spec) for name, label, spec in entries]
     columns = [
         {
             "name": label,

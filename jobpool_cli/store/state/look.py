@@ -6,7 +6,11 @@ from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolState, PoolStatus, TaskState
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.slots import read_running
-from jobpool_cli.store.state.reader import StateReader, to_datetime
+from jobpool_cli.store.state.reader import Counters, StateReader, to_datetime
+
+SHUT_DOWN = "shut down"
+SHUTTING_DOWN = "it is being shut down"
+UNSEALED = "results are not sealed yet"
 
 
 def look(paths: PoolPaths, manifest: Manifest, reader: StateReader, *, live: bool) -> PoolStatus:
@@ -31,7 +35,7 @@ def look(paths: PoolPaths, manifest: Manifest, reader: StateReader, *, live: boo
     # A task may have ended in its slot's moment and not yet in the books, never the other way round.
     running = min(len(read_running(paths.slots)), open_tasks) if live else 0
     counts = {TaskState.PENDING: open_tasks - running, TaskState.RUNNING: running, **counts}
-    if open_tasks == 0:
+    if open_tasks == 0 and (live or not counters.unsealed):
         state = PoolState.DONE
     elif live:
         state = PoolState.PAUSED if counters.paused else PoolState.RUNNING
@@ -48,8 +52,15 @@ def look(paths: PoolPaths, manifest: Manifest, reader: StateReader, *, live: boo
         created=created,
         total_time=max(0.0, (finished_at - created).total_seconds()) if finished_at else 0.0,
         retry_time=max(0.0, ((finished_at or retried_at) - retried_at).total_seconds()) if retried_at else None,
-        reason=counters.stop_reason if state is PoolState.INTERRUPTED else "",
+        reason=_reason(counters, state, open_tasks),
         udf=manifest.udf,
         workers=manifest.options.processes,
         udf_versions=versions,
     )
+
+
+def _reason(counters: Counters, state: PoolState, open_tasks: int) -> str:
+    """Say why a pool does not go on."""
+    if state is PoolState.INTERRUPTED:
+        return counters.stop_reason if open_tasks else "; ".join(filter(None, (counters.stop_reason, UNSEALED)))
+    return SHUTTING_DOWN if open_tasks and counters.stop_reason == SHUT_DOWN else ""

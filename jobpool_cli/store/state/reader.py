@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError
 from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
-from jobpool_cli.model import Failure, TaskState, Where
+from jobpool_cli.model import Failure, FailureGroup, TaskState, Where
 
 BUSY_TIMEOUT_SECONDS = 10.0
 # Microseconds and datetimes meet here and nowhere else; integer arithmetic, so that no microsecond is lost.
@@ -80,11 +80,12 @@ class Counters:
     error: int
     timeout: int
     cancelled: int
+    unsealed: int
     last_finished: int | None
     retried_at: int | None
-    paused: bool
     udf: int
     stop_reason: str
+    paused: bool
 
     @property
     def finished(self) -> int:
@@ -102,17 +103,6 @@ class Segment:
     rows: int
     ranges: Ranges
     bytes: int
-
-
-@dataclass(frozen=True)
-class FailureGroup:
-    """Failures of one exception type at one place of the user's code."""
-
-    type: str
-    where: Where | None
-    count: int
-    example: int
-    message: str
 
 
 def parse_ranges(text: str) -> Ranges:
@@ -179,13 +169,14 @@ class StateReader:
     def counters(self) -> Counters:
         """Return the counters."""
         rows = self._query(
-            "SELECT success, error, timeout, cancelled, last_finished, retried_at, paused, udf, stop_reason"
+            "SELECT success, error, timeout, cancelled, unsealed, last_finished, retried_at, udf, stop_reason, paused"
             " FROM counters"
         )
         if not rows:
             raise DamagedPoolError(f"{self._path} has lost its counters")
-        success, error, timeout, cancelled, last_finished, retried_at, paused, udf, stop_reason = rows[0]
-        return Counters(success, error, timeout, cancelled, last_finished, retried_at, bool(paused), udf, stop_reason)
+        *others, paused = rows[0]
+        values: tuple[Any, ...] = (*others, bool(paused))
+        return Counters(*values)
 
     def udf_versions(self) -> dict[int, int]:
         """Return how many results come from each code version."""
@@ -226,9 +217,17 @@ class StateReader:
         """Return the tasks in error or timeout, ascending."""
         return [task for (task,) in self._query("SELECT task FROM failures WHERE current = 1 ORDER BY task")]
 
+    def counted(self) -> dict[int, tuple[int, int]]:
+        """Return (crashes, failures) that count against the limits of the tasks beyond their first attempt."""
+        rows = self._query(
+            "SELECT task, sum(type = 'WorkerCrashed'), sum(type <> 'WorkerCrashed')"
+            " FROM failures JOIN attempts USING (task) WHERE failures.attempt >= since GROUP BY task"
+        )
+        return {task: (crashes, failures) for task, crashes, failures in rows}
+
     def attempts(self) -> dict[int, tuple[int, int]]:
-        """Return (present attempt, first attempt since the last retry) of the tasks beyond their first attempt."""
-        rows = self._query("SELECT task, attempt, since FROM attempts")
+        """Return (present attempt, attempt from which limits count) of the tasks beyond their first, ascending."""
+        rows = self._query("SELECT task, attempt, since FROM attempts ORDER BY task")
         return {task: (attempt, since) for task, attempt, since in rows}
 
     def failures(
@@ -248,19 +247,24 @@ class StateReader:
             return found
         return self._failures("" if history else "WHERE f.current = 1", (), limit)
 
-    def failures_since(self, mark: int, limit: int) -> tuple[int, int, list[Failure]]:
-        """Return how many failures were recorded since a mark and still count, the next mark, and the first of them.
+    def failures_since(self, mark: int, limit: int) -> tuple[tuple[int, int], int, list[Failure]]:
+        """Return what failed since a mark: how many failures still count and how many do not, the next mark, the first.
 
         Args:
             mark: 0, or what the last call returned.
-            limit: at most so many.
+            limit: at most so many of either kind.
         """
         # Rows are never deleted, so that what is new has a higher rowid.
-        ((count, last),) = self._query(
-            "SELECT count(*) FILTER (WHERE current = 1), max(rowid) FROM failures WHERE rowid > ?", (mark,)
+        ((count, again, last),) = self._query(
+            "SELECT count(*) FILTER (WHERE current = 1), count(*) FILTER (WHERE current = 0), max(rowid)"
+            " FROM failures WHERE rowid > ?",
+            (mark,),
         )
-        found = self._failures("WHERE f.rowid > ? AND f.current = 1", (mark,), limit) if count else []
-        return count, last or mark, found
+        found: list[Failure] = []
+        for current, many in ((1, count), (0, again)):
+            if many:
+                found += self._failures("WHERE f.rowid > ? AND f.current = ?", (mark, current), limit)
+        return (count, again), last or mark, found
 
     def _failures(self, where: str, parameters: Sequence[Any], limit: int | None) -> list[Failure]:
         # `where` is one of the callers' three texts, never a value.

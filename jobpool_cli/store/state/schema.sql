@@ -7,6 +7,7 @@ CREATE TABLE counters (
     error          INTEGER NOT NULL DEFAULT 0,
     timeout        INTEGER NOT NULL DEFAULT 0,
     cancelled      INTEGER NOT NULL DEFAULT 0,
+    unsealed       INTEGER NOT NULL DEFAULT 0,  -- successes that are in the inbox and in no segment yet
     last_finished  INTEGER,             -- end of the last attempt that finished
     retried_at     INTEGER,             -- the last `retry`
     paused         INTEGER NOT NULL DEFAULT 0,

@@ -22,6 +22,9 @@ from jobpool_cli.model import TaskState
 from jobpool_cli.store import durable
 from jobpool_cli.store.state.reader import BUSY_TIMEOUT_SECONDS, Ranges, check_format, explain
 
+# A pool has few places at which it fails, or else a traceback per task, of which none comes again.
+MAX_KNOWN_TRACEBACKS = 100
+
 
 @dataclass(frozen=True)
 class FailureRecord:
@@ -76,6 +79,7 @@ class StateWriter:
     def __init__(self, path: Path) -> None:
         """Open the database for writing and make sure that what is committed reaches the disk."""
         self._path = path
+        self._traceback_ids: dict[str, int] = {}
         try:
             self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
             check_format(self._connection, path)
@@ -95,6 +99,7 @@ class StateWriter:
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                self._traceback_ids.clear()
                 raise
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
@@ -117,6 +122,7 @@ class StateWriter:
             "INSERT INTO inbox (first, last, rows, ranges, kind, outcomes) VALUES (?, ?, ?, ?, ?, ?)",
             (*_bounds(ranges), rows, json.dumps(ranges), kind, outcomes),
         )
+        self._run("UPDATE counters SET unsealed = unsealed + ?", (rows,))
         self._count_successes(rows, udf)
 
     def add_segment_of_batch(self, file: str, ranges: Ranges, rows: int, size: int, udf: int) -> None:
@@ -133,36 +139,44 @@ class StateWriter:
 
     def add_failures(self, failures: Iterable[FailureRecord], *, current: bool) -> None:
         """Record failed attempts; ``current`` ones are their task's state from now on and are counted."""
-        for failure in failures:
-            self._run(
-                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        added = list(failures)
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
                 (
-                    failure.task,
-                    failure.attempt,
-                    failure.state,
+                    each.task,
+                    each.attempt,
+                    each.state,
                     current,
-                    failure.type,
-                    failure.message,
-                    *(failure.where or (None, None, None)),
-                    self._traceback(failure.frames),
-                    failure.exception,
-                    failure.started,
-                    failure.duration,
-                    failure.worker,
-                    *(failure.log or (None, None)),
-                    failure.udf,
-                ),
-            )
-            if current:
-                column = "timeout" if failure.state == "timeout" else "error"
-                self._run(f"UPDATE counters SET {column} = {column} + 1")  # noqa: S608 - one of two names
+                    each.type,
+                    each.message,
+                    *(each.where or (None, None, None)),
+                    self._traceback(each.frames),
+                    each.exception,
+                    each.started,
+                    each.duration,
+                    each.worker,
+                    *(each.log or (None, None)),
+                    each.udf,
+                )
+                for each in added
+            ],
+        )
+        if current:
+            timeouts = sum(1 for each in added if each.state == "timeout")
+            self._run("UPDATE counters SET timeout = timeout + ?, error = error + ?", (timeouts, len(added) - timeouts))
 
     def _traceback(self, text: str | None) -> int | None:
         if text is None:
             return None
-        self._run("INSERT INTO tracebacks (text) VALUES (?) ON CONFLICT (text) DO NOTHING", (text,))
-        (found,) = self._run("SELECT id FROM tracebacks WHERE text = ?", (text,)).fetchone()
-        return int(found)
+        known = self._traceback_ids.get(text)
+        if known is None:
+            self._run("INSERT INTO tracebacks (text) VALUES (?) ON CONFLICT (text) DO NOTHING", (text,))
+            (known,) = self._run("SELECT id FROM tracebacks WHERE text = ?", (text,)).fetchone()
+            if len(self._traceback_ids) >= MAX_KNOWN_TRACEBACKS:
+                self._traceback_ids.clear()
+            self._traceback_ids[text] = int(known)
+        return int(known)
 
     def set_attempts(self, attempts: Iterable[tuple[int, int, int]]) -> None:
         """Record (task, attempt, since) of tasks that go on to a further attempt."""
@@ -222,7 +236,7 @@ class StateWriter:
         return tuple(_split(wanted, [task for task, _ in later])[0]), later
 
     def mark_retry(self, microseconds: int, udf: int | None) -> None:
-        """Remember when a retry came, and the code that pending tasks run from now on."""
+        """Remember when a retry took tasks up, and the code that pending tasks run from now on."""
         self._run("UPDATE counters SET retried_at = ?", (microseconds,))
         if udf is not None:
             self._run("UPDATE counters SET udf = ?", (udf,))
@@ -256,6 +270,7 @@ class StateWriter:
             ranges += json.loads(text)
         self._add_segment(file, _joined(ranges), rows, size)
         self._connection.executemany("DELETE FROM inbox WHERE id = ?", [(each,) for each in ids])
+        self._run("UPDATE counters SET unsealed = unsealed - ?", (rows,))
 
     def _add_segment(self, file: str, ranges: Ranges, rows: int, size: int) -> None:
         self._run(

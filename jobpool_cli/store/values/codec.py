@@ -58,7 +58,7 @@ class EncodedResults:
     result: pa.Array
     field: pa.Field
     pickles: pa.Array | None = None
-    unstorable: dict[int, Exception] = field(default_factory=dict)
+    unstorable: dict[int, BaseException] = field(default_factory=dict)
 
 
 def encode(values: Sequence[object]) -> EncodedResults:
@@ -69,7 +69,7 @@ def encode(values: Sequence[object]) -> EncodedResults:
     if not column.misfits:
         return EncodedResults(column.array, result_field)
     pickles: list[bytes | None] = [None] * len(values)
-    unstorable: dict[int, Exception] = {}
+    unstorable: dict[int, BaseException] = {}
     for position in column.misfits:
         try:
             pickles[position] = pickled(values[position])
@@ -78,6 +78,12 @@ def encode(values: Sequence[object]) -> EncodedResults:
     if len(unstorable) == len(column.misfits):
         return EncodedResults(column.array, result_field, None, unstorable)
     return EncodedResults(column.array, result_field, binaries(pickles, presence(pickles)), unstorable)
+
+
+def refuse(values: Sequence[object], error: BaseException) -> EncodedResults:
+    """Return the columns of values of which none can be stored, for a reason that encoding them ran into."""
+    nothing = pa.nulls(len(values))
+    return EncodedResults(nothing, pa.field(RESULT, nothing.type), None, dict.fromkeys(range(len(values)), error))
 
 
 def decode(

@@ -115,12 +115,12 @@ def _fit_alike(values: list[Any], fit: Fit, kind: str) -> Fitted:
     if not counted:
         index = joined.index
         for number, name in enumerate(index.names):
-            columns.append(_fit_column(index.get_level_values(number).to_series(), fit))
+            columns.append(fit_column(index.get_level_values(number).to_series(), fit))
             levels.append({"name": _json_name(name)})
         freq = getattr(present[0].index, "freqstr", None)
         if freq:
             levels[0]["freq"] = freq
-    columns += [_fit_column(one, fit) for one in series]
+    columns += [fit_column(one, fit) for one in series]
     misfit_rows = sorted({row for column in columns for row in column.misfits})
     if misfit_rows:
         owners = np.searchsorted(np.cumsum(lengths), misfit_rows, side="right")
@@ -163,7 +163,12 @@ def _labels_of(spec: Spec) -> Any:
     return pd.Index(spec["columns"], dtype=spec["labels"]["dtype"], name=spec["labels"]["name"])
 
 
-def _fit_column(series: pd.Series[Any], fit: Fit) -> Fitted:
+def fit_column(series: pd.Series[Any], fit: Fit) -> Fitted:
+    """A column of a Series' values.
+
+    Raises:
+        UnfitError: its dtype has no exact Arrow form; Arrow's own errors mean that too.
+    """
     import pandas as pd  # noqa: PLC0415
 
     dtype = series.dtype
@@ -178,7 +183,7 @@ def _fit_column(series: pd.Series[Any], fit: Fit) -> Fitted:
         raise UnfitError
     if not isinstance(dtype, np.dtype):
         # Other people's types may promise more than they keep.
-        restored = _restore_column(array, spec, lambda *_: [])
+        restored = restore_column(array, spec, lambda *_: [])
         if restored.dtype != dtype or not pd.Series(restored, index=series.index).equals(series):
             raise UnfitError
     return Fitted(array, spec)
@@ -214,7 +219,7 @@ def _fit_categories(series: pd.Series[Any]) -> Fitted:
     return Fitted(array, spec)
 
 
-def _restore_column(array: pa.Array, spec: Spec, restore: Restore) -> Any:
+def restore_column(array: pa.Array, spec: Spec, restore: Restore) -> Any:
     """A pandas or NumPy array of the column's values."""
     import pandas as pd  # noqa: PLC0415
 
@@ -236,7 +241,7 @@ def restore_frames(array: pa.Array, spec: Spec, restore: Restore) -> list[Any]:
     import pandas as pd  # noqa: PLC0415
 
     flat = array.flatten()
-    columns = [_restore_column(flat.field(number), of, restore) for number, of in enumerate(spec["of"])]
+    columns = [restore_column(flat.field(number), of, restore) for number, of in enumerate(spec["of"])]
     levels = spec["index"]
     names = [level["name"] for level in levels]
     index: Any = None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.cli.render_tables import write_json_lines, write_table
+from jobpool_cli.cli.render_tables import escape_for_terminal, write_table
+from jobpool_cli.cli.waiting import wait_for
 from jobpool_cli.errors import MachineError, UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.model import TaskState
 from jobpool_cli.pool import JobPool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def command(
@@ -45,18 +50,30 @@ def command(
         bool, typer.Option("--partial", help="What there is now; do not wait for the rest.", show_default=False)
     ] = False,
     timeout: options.Timeout = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
     home: options.Home = None,
 ) -> None:
     """Wait for the pool and gather the results into one table, with the arguments beside them.
 
-    A file is written whole or not at all: until the new one is complete, the old one stays as it is.
+    A file is written whole or not at all: until the new one is complete, the old one stays as it is. With --json,
+    stdout tells what was written to the file; without a file, --json is --format jsonl.
     """
+    if json and output == "-":
+        if format not in {None, "jsonl"}:
+            raise UsageError(f"--json and --format {format} contradict each other", "name a file: -o FILE")
+        format = "jsonl"  # noqa: A001
     opened = JobPool.open(pool, home=home)
-    from jobpool_cli.store.outcomes.export import export, format_of  # noqa: PLC0415 - pyarrow
+    from jobpool_cli.store.outcomes.export import export, format_of, json_lines, plain_texts  # noqa: PLC0415 - pyarrow
 
     target = None if output == "-" else Path(output)
     chosen = format_of(target, format)
     _check_before_waiting(target, chosen)
+    if not partial:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wait_for(opened, timeout=timeout, quiet=quiet)
+        # What may be left to wait for: somebody retried in between.
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
     collected = opened.collect(
         ignore_exceptions=ignore_exceptions,
         flatten=not no_flatten,
@@ -68,10 +85,16 @@ def command(
     if target is not None or not render.is_terminal(sys.stdout):
         export(table, target, chosen)
     elif chosen == "jsonl":
-        write_json_lines(table)
+        harmless = escape_for_terminal()
+        for lines in json_lines(table):
+            sys.stdout.write(harmless(lines))
     else:
-        write_table(table)
-    _say_what_came_of_it(opened, target, table.num_rows, partial=partial)
+        write_table(plain_texts(table))
+    # In JSON Lines every column is JSON text.
+    for warning in collected.notes if chosen == "jsonl" else collected.warnings:
+        render.say(warning)
+    if target is not None:
+        _tell_what_came_of_it(opened, target, chosen, table, as_json=json)
 
 
 def _check_before_waiting(target: Path | None, chosen: str) -> None:
@@ -89,12 +112,24 @@ def _check_before_waiting(target: Path | None, chosen: str) -> None:
         raise MachineError(f"cannot write {target}: no permission in {folder}", "write to a folder that is yours")
 
 
-def _say_what_came_of_it(pool: JobPool, target: Path | None, rows: int, *, partial: bool) -> None:
-    if target is None:
-        return
+def _tell_what_came_of_it(pool: JobPool, target: Path, form: str, table: pa.Table, *, as_json: bool) -> None:
     status = pool.snapshot()
-    left_out = status.n_jobs - status.counts[TaskState.SUCCESS]
+    succeeded = status.counts[TaskState.SUCCESS]
+    left_out = status.n_jobs - succeeded
+    if as_json:
+        render.write_json(
+            {
+                "pool": pool.name,
+                "file": str(target),
+                "format": form,
+                "rows": table.num_rows,
+                "columns": table.schema.names,
+                "tasks": succeeded,
+                "left_out": left_out,
+            }
+        )
+        return
     why = f"; {render.count(left_out)} left out" if left_out else ""
-    if partial and status.finished < status.n_jobs:
+    if status.finished < status.n_jobs:
         why += ", of which some may still come"
-    render.note(f"{render.count(rows, 'row')} from {render.count(status.counts[TaskState.SUCCESS])} in {target}{why}")
+    render.note(f"{render.count(table.num_rows, 'row')} from {render.count(succeeded)} in {target}{why}")

@@ -87,7 +87,7 @@ def _own_names(arguments: pa.Table | None) -> list[str]:
     """The names that arguments have beside the columns of tasks: those that are taken get a prefix."""
     if arguments is None:
         return []
-    taken = {*_columns()}
+    taken = {*_columns(), "schema"}  # with which every line of --json begins
     return [f"{ARGUMENT_PREFIX}{name}" if name in taken else name for name in arguments.schema.names]
 
 

@@ -12,9 +12,8 @@ from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import check_success, wait_for
 from jobpool_cli.errors import ConflictError, MachineError, UsageError
 from jobpool_cli.layout import check_name, home_folder, pools_folder
-from jobpool_cli.model import PoolOptions
+from jobpool_cli.model import MAX_PROCESSES, PoolOptions
 from jobpool_cli.pool import JobPool
-from jobpool_cli.store.slots import MAX_SLOTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,13 +42,13 @@ def command(
             "--workers",
             "-j",
             min=1,
-            max=MAX_SLOTS,
+            max=MAX_PROCESSES,
             help="Workers; as many as there are cores by default.",
             show_default=False,
         ),
     ] = None,
     processes_per_worker: Annotated[
-        int, typer.Option("--processes-per-worker", min=1, max=MAX_SLOTS, help="Processes that each worker runs.")
+        int, typer.Option("--processes-per-worker", min=1, max=MAX_PROCESSES, help="Processes that each worker runs.")
     ] = 1,
     timeout: Annotated[
         float | None,
@@ -104,20 +103,17 @@ def command(
 
     Columns are bound to parameters by name, and every value is converted to the annotated type before anything starts.
     """
-    # Imported here, so that a mistake in the options is told without waiting for pyarrow.
+    # Before anything heavy is imported, so that a mistake in the options is told at once.
     fixed = _constants(constants or [])
     chosen = _options(workers, processes_per_worker, timeout, retries, max_crashes, memory_limit)
     if name is not None:
         check_name(name)
-    from jobpool_cli.submit import check, submit  # noqa: PLC0415
-
     stdin = sys.stdin.buffer if args == "-" and sys.stdin is not None else None
-    submission = check(udf, args, constants=fixed, options=chosen, input_format=input_format, stdin=stdin)
-    folder = home_folder(home)
+    submission = JobPool.check(udf, args, constants=fixed, options=chosen, input_format=input_format, stdin=stdin)
     if dry_run:
-        _show(submission, folder, name)
+        _show(submission, home_folder(home), name)
         return
-    pool = JobPool(submit(submission, folder, name).root)
+    pool = JobPool.submit(submission, name=name, home=home)
     _print_name(pool.name)
     if wait:
         check_success(wait_for(pool))
@@ -134,17 +130,17 @@ def _options(
     memory_limit: int | None,
 ) -> PoolOptions:
     chosen = PoolOptions(
-        workers=workers if workers is not None else min(len(os.sched_getaffinity(0)), MAX_SLOTS),
+        workers=workers if workers is not None else min(len(os.sched_getaffinity(0)), MAX_PROCESSES),
         processes_per_worker=processes_per_worker,
         timeout=timeout,
         retries=retries,
         max_crashes=max_crashes,
         memory_limit=memory_limit,
     )
-    if chosen.processes > MAX_SLOTS:
+    if chosen.processes > MAX_PROCESSES:
         raise UsageError(
             f"{chosen.workers} workers with {processes_per_worker} processes each are {chosen.processes} processes",
-            f"a pool has at most {MAX_SLOTS} on one machine",
+            f"a pool has at most {MAX_PROCESSES} on one machine",
         )
     if timeout is not None and timeout <= 0:
         raise UsageError("--timeout 0 would stop every task before it begins", "leave it out for no limit")

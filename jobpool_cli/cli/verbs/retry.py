@@ -8,6 +8,7 @@ import typer
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import check_success, wait_for
+from jobpool_cli.errors import UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
 
@@ -18,6 +19,24 @@ def command(
     tasks: Annotated[
         list[int] | None,
         typer.Option("--task", metavar="N", help="Only this task; may be repeated.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only what failed with this exception, as errors names it.",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="FILE:LINE",
+            help="Only what failed at this place of your code; - is none in your code.",
+            show_default=False,
+        ),
     ] = None,
     cancelled: Annotated[
         bool, typer.Option("--cancelled", help="Take up cancelled tasks, too.", show_default=False)
@@ -31,16 +50,23 @@ def command(
 ) -> None:
     """Run failed tasks again in the same pool, also while others run; earlier attempts and their logs are kept.
 
-    With --udf, what is yet to run runs the mended code; what succeeded stays as it is.
+    With --udf, what is yet to run runs the mended code; what succeeded stays as it is. With --type and --at, only one
+    of the groups that `jobpool errors` shows.
     """
+    alike = kind is not None or at is not None
+    if cancelled and alike:
+        raise UsageError("--cancelled goes with neither --type nor --at: what was cancelled has not failed")
     opened = JobPool.open(pool, home=home)
-    answer = opened.retry(sorted(set(tasks)) if tasks else None, cancelled=cancelled, udf=udf)
+    answer = opened.retry(sorted(set(tasks)) if tasks else None, cancelled=cancelled, udf=udf, kind=kind, at=at)
     again, taken_up = int(answer["retried"]), int(answer["cancelled"])
     if not again and not taken_up:
-        render.say(f"nothing to retry in {opened.name}: no task failed" + (" or was cancelled" if cancelled else ""))
+        why = "no task failed" + (" or was cancelled" if cancelled else " like that" if alike else "")
+        render.say(f"nothing to retry in {opened.name}: {why}")
     else:
         parts = [render.count(again, "failed task")] if again else []
         parts += [render.count(taken_up, "cancelled task")] if taken_up else []
         render.say(f"{opened.name}: {' and '.join(parts)} taken up again")
+        if answer.get("pending"):
+            render.say(f"{render.count(int(answer['pending']), 'pending task')} will run the new code as well")
     if wait:
         check_success(wait_for(opened))

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -15,9 +16,8 @@ from jobpool_cli.cli.live import PlainProgress, Progress, end_quietly, progress
 from jobpool_cli.cli.render_status import status_json, summary
 from jobpool_cli.errors import ExitCode, TasksFailedError
 from jobpool_cli.finding import LAST
-from jobpool_cli.model import FAILED_STATES, PoolStatus, TaskState
+from jobpool_cli.model import FAILED_STATES, Changes, Ended, PoolStatus, TaskState
 from jobpool_cli.pool import JobPool
-from jobpool_cli.store.changes import Changes, Ended
 
 # Where tasks end by the thousand, one line tells of all that ended in so many seconds.
 GATHER_SECONDS = 10.0
@@ -36,8 +36,8 @@ def command(
 ) -> None:
     """Watch tasks end until the pool is done; Ctrl-C ends the watching, not the pool.
 
-    A line for each task; where many end at once, a line for all of them. Exits 0 if no task failed, 1 if some did, 4 if
-    nobody works on the pool.
+    A line for each task, and for each failed attempt after which it runs again; where many end at once, a line for all
+    of them. Exits 0 if no task failed, 1 if some did, 4 if nobody works on the pool.
     """
     opened = JobPool.open(pool, home=home)
     shown: Progress = PlainProgress(sys.stdout, lines=False) if json else progress(sys.stdout, lines=False)
@@ -48,7 +48,8 @@ def command(
         shown.update(status)
         changes = watch.look()
         lines.add(changes)
-        if stop_on_exception and (failed := [each for each in changes.listed if each.state in FAILED_STATES]):
+        failed = [each for each in changes.listed if each.state in FAILED_STATES and not each.again]
+        if stop_on_exception and failed:
             first = failed[0]
             raise TasksFailedError(
                 f"task {first.task} of {opened.name} failed: {first.error}",
@@ -80,34 +81,44 @@ class _Lines:
         self._shown = shown
         self._json = as_json
         self._gathered: Counter[TaskState] = Counter()
+        self._gathered_again = 0
         live = render.is_live(sys.stdout) and not as_json
         self._every = GATHER_SECONDS_LIVE if live else GATHER_SECONDS
         self._due = 0.0
 
     def add(self, changes: Changes) -> None:
         for ended in changes.listed:
-            if self._json:
-                render.write_json(_ended_json(ended), flush=True)
-            else:
-                self._shown.line(_ended_line(ended))
-        if not self._gathered:
+            self._write(_ended_json(ended), "" if self._json else _ended_line(ended))
+        if not (self._gathered or self._gathered_again):
             self._due = time.monotonic() + self._every
         self._gathered.update(changes.others)
-        if self._gathered and time.monotonic() >= self._due:
+        self._gathered_again += changes.others_again
+        if (self._gathered or self._gathered_again) and time.monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
         for state, many in self._gathered.items():
-            if self._json:
-                render.write_json({"event": "tasks", "state": state.value, "count": many}, flush=True)
-            else:
-                self._shown.line(render.paint_state(state, f"… {render.count(many)} {_OUTCOMES[state]}"))
+            line = render.paint_state(state, f"… {render.count(many)} {_OUTCOMES[state]}")
+            self._write({"event": "tasks", "state": state.value, "count": many}, line)
+        if self._gathered_again:
+            line = f"… {render.count(self._gathered_again, 'attempt')} failed, their tasks run again"
+            self._write(
+                {"event": "attempts", "state": TaskState.ERROR.value, "count": self._gathered_again},
+                render.paint(line, "yellow"),
+            )
         self._gathered.clear()
+        self._gathered_again = 0
+
+    def _write(self, event: Mapping[str, Any], line: str) -> None:
+        if self._json:
+            render.write_json({**event}, flush=True)
+        else:
+            self._shown.line(line)
 
 
 def _ended_json(ended: Ended) -> dict[str, Any]:
     return {
-        "event": "task",
+        "event": "attempt" if ended.again else "task",
         "task": ended.task,
         "attempt": ended.attempt,
         "state": ended.state.value,
@@ -123,7 +134,10 @@ def _ended_line(ended: Ended) -> str:
     head = f"{at}  task {ended.task:<7} "
     tail = f" {render.duration(ended.duration):>8}"
     state = render.paint_state(ended.state.value, f"{ended.state.value:<9}")
-    if ended.attempt > 1:
+    if ended.again:
+        state = render.paint(f"{ended.state.value:<9}", "yellow")
+        tail += f"  attempt {ended.attempt}, runs again"
+    elif ended.attempt > 1:
         tail += f"  attempt {ended.attempt}"
     if ended.error:
         text = render.escape(ended.error)

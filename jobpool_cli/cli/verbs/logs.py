@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.cli.render_tables import LogWriter, escape_for_terminal, json_text
+from jobpool_cli.cli.render_tables import LogWriter, escape_for_terminal
 from jobpool_cli.errors import UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.store.values.jsonable import json_text
 
 if TYPE_CHECKING:
     from jobpool_cli.store.logs import TaskLog
@@ -107,6 +108,7 @@ def _write_json(log: TaskLog) -> None:
     """Write a log as a line of JSON, a piece at a time; bytes that are no UTF-8 become escapes."""
     harmless = escape_for_terminal()
     facts = {
+        "schema": render.SCHEMA,
         "task": log.task,
         "attempt": log.attempt,
         "state": str(log.state),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.cli.render_tables import call_text, json_text, jsonable
+from jobpool_cli.cli.render_tables import call_text
 from jobpool_cli.errors import UsageError
 from jobpool_cli.finding import LAST
-from jobpool_cli.model import Failure, Where
+from jobpool_cli.model import NOWHERE, Failure, FailureGroup, Where
 from jobpool_cli.pool import JobPool
-from jobpool_cli.store.state.reader import FailureGroup
+from jobpool_cli.store.values.jsonable import jsonable
 
 # A command line with more numbers than this is none that a person copies.
 TASKS_IN_COMMAND = 12
@@ -63,7 +64,7 @@ def command(
 def _write_groups(pool: JobPool, *, as_json: bool) -> None:
     groups = pool.failure_groups()
     arguments = _arguments(pool, [group.example for group in groups])
-    retries = [_retry_command(pool, group, alone=len(groups) == 1) for group in groups]
+    retries = [_retry_command(pool, group, groups) for group in groups]
     if as_json:
         render.write_json(
             {
@@ -76,15 +77,15 @@ def _write_groups(pool: JobPool, *, as_json: bool) -> None:
                         "count": group.count,
                         "message": group.message,
                         "example": {"task": group.example, "arguments": jsonable(arguments[group.example])},
-                        "tasks": tasks,
+                        "tasks": list(pool.tasks_of_group(group)),
                         "retry": retry,
                     }
-                    for group, (tasks, retry) in zip(groups, retries, strict=True)
+                    for group, retry in zip(groups, retries, strict=True)
                 ],
             }
         )
         return
-    for number, (group, (_, retry)) in enumerate(zip(groups, retries, strict=True)):
+    for number, (group, retry) in enumerate(zip(groups, retries, strict=True)):
         if number:
             render.write()
         kind = render.paint(render.for_stream(group.type), "red")
@@ -94,18 +95,21 @@ def _write_groups(pool: JobPool, *, as_json: bool) -> None:
             render.write(f"    {render.for_stream(render.shorten(line, 300))}")
         render.write(f"  for example task {group.example}: {render.for_stream(call_text(arguments[group.example]))}")
         render.write(f"  {render.paint('see', 'dim')}    jobpool errors {pool.name} --task {group.example}")
-        render.write(f"  {render.paint('retry', 'dim')}  {retry}")
+        render.write(f"  {render.paint('retry', 'dim')}  {render.for_stream(retry)}")
     _say_if_none(pool, len(groups))
 
 
-def _retry_command(pool: JobPool, group: FailureGroup, *, alone: bool) -> tuple[list[int], str]:
-    """The group's tasks (all of them for programs), and the command that runs exactly them again, if it is short."""
-    tasks = list(pool.tasks_of_group(group))
-    if alone:
-        return tasks, f"jobpool retry {pool.name}"
-    if len(tasks) <= TASKS_IN_COMMAND:
-        return tasks, f"jobpool retry {pool.name} " + " ".join(f"--task {task}" for task in tasks)
-    return tasks, f"jobpool retry {pool.name}  # with all other failures"
+def _retry_command(pool: JobPool, group: FailureGroup, groups: Sequence[FailureGroup]) -> str:
+    """Return the command that runs exactly this group again."""
+    words = ["jobpool", "retry", pool.name]
+    if len(groups) == 1:
+        return shlex.join(words)
+    if group.count <= TASKS_IN_COMMAND:
+        return shlex.join([*words, *(word for task in pool.tasks_of_group(group) for word in ("--task", str(task)))])
+    place = NOWHERE if group.where is None else f"{group.where.file}:{group.where.line}"
+    if group.where is not None and sum(each.is_like(group.type, place) for each in groups) > 1:
+        place = str(group.where)  # two functions in one line
+    return shlex.join([*words, "--type", group.type, "--at", place])
 
 
 # --- single failures
@@ -143,7 +147,7 @@ def _write_single(pool: JobPool, tasks: Sequence[int], *, history: bool, as_json
 def _write_list(failures: Sequence[Failure], *, as_json: bool) -> None:
     if as_json:
         for failure in failures:
-            render.write(render.for_stream(json_text(_failure_json(failure)), lines=True))
+            render.write_json(_failure_json(failure))
         return
     render.write_table(
         ["task", "state", "attempt", "type", "where", "message"],

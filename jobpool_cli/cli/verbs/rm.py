@@ -45,7 +45,11 @@ def command(
         render.say("nothing was deleted")
         return
     for name, each in doomed.items():
-        _remove(each, force=force)
+        if isinstance(each, JobPool):
+            each.remove(force=force)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                JobPool.remove_remains(name, home=home, force=force)
         render.say(f"{name} is deleted")
 
 
@@ -56,9 +60,7 @@ def _find(name: str, folder: Path, home: str | None) -> JobPool | Path | None:
     except DamagedPoolError:
         return folder / name
     except NoSuchPoolError:
-        from jobpool_cli.submit import finish_removal  # noqa: PLC0415 - pyarrow, for the rare case
-
-        if not finish_removal(folder, name):
+        if not JobPool.remove_remains(name, home=home):
             raise
         render.say(f"{name} is deleted")
         return None
@@ -75,13 +77,3 @@ def _agreed(doomed: dict[str, JobPool | Path]) -> bool:
         f"{name} ({render.count(each.n_jobs)})" if isinstance(each, JobPool) else name for name, each in doomed.items()
     )
     return typer.confirm(f"Delete {what} with all results and logs?", err=True)
-
-
-def _remove(each: JobPool | Path, *, force: bool) -> None:
-    if isinstance(each, JobPool):
-        each.remove(force=force)
-        return
-    from jobpool_cli.submit import remove  # noqa: PLC0415
-
-    with contextlib.suppress(FileNotFoundError):
-        remove(each)

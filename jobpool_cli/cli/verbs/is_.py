@@ -32,6 +32,7 @@ def command(
     ] = None,
     *,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print yes or no, too.", show_default=False)] = False,
+    json: options.Json = False,
     home: options.Home = None,
 ) -> None:
     """Answer a question about a pool: exits 0 for yes, 1 for no, and prints nothing.
@@ -42,8 +43,11 @@ def command(
         pool, question = LAST, pool
     if question not in QUESTIONS:
         raise UsageError(f"{question!r} is no question that jobpool knows", f"ask one of: {', '.join(QUESTIONS)}")
-    answer = QUESTIONS[question](JobPool.open(pool, home=home).snapshot())
-    if verbose:
+    status = JobPool.open(pool, home=home).snapshot()
+    answer = QUESTIONS[question](status)
+    if json:
+        render.write_json({"pool": status.pool, "question": question, "answer": answer})
+    elif verbose:
         render.write("yes" if answer else "no")
     if not answer:
         # The exit code of a question's "no" is that of failed tasks: 1.

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.cli.render_tables import escape_for_terminal, json_text, result_text
+from jobpool_cli.cli.render_tables import escape_for_terminal, result_text
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.store.values.jsonable import json_text
 
 LINES_AT_ONCE = 1000
 
@@ -27,24 +28,26 @@ def command(
     """Print the results there are so far, ascending by task: the task, a tab, the value.
 
     Values are written as JSON (text as it is), tables as lists of records; what JSON has no form for is written as
-    Python shows it. With --json, a line is an object: {"task": 0, "result": ...}.
+    Python shows it. With --json, a line is an object: {"schema": 1, "task": 0, "result": ...}.
     """
     opened = JobPool.open(pool, home=home)
     for_people = render.is_terminal(sys.stdout)
     harmless = escape_for_terminal()
     found = 0
     lines: list[str] = []
-    for task, value in opened.results_now(tasks or None):
-        found += 1
-        if json:
-            lines.append(f'{{"task": {task}, "result": {json_text(value)}}}\n')
-        else:
-            lines.append(f"{task}\t{result_text(value, for_people=for_people)}\n")
-        # On a terminal each at once; elsewhere not a system call for each.
-        if for_people or len(lines) >= LINES_AT_ONCE:
-            sys.stdout.write(harmless("".join(lines)))
-            lines.clear()
-    sys.stdout.write(harmless("".join(lines)))
+    try:
+        for task, value in opened.results_now(tasks or None):
+            found += 1
+            if json:
+                lines.append(f'{render.JSON_HEAD}"task": {task}, "result": {json_text(value)}}}\n')
+            else:
+                lines.append(f"{task}\t{result_text(value, for_people=for_people)}\n")
+            # On a terminal each at once; elsewhere not a system call for each.
+            if for_people or len(lines) >= LINES_AT_ONCE:
+                sys.stdout.write(harmless("".join(lines)))
+                lines.clear()
+    finally:  # what can be read is printed before what is wrong with the rest
+        sys.stdout.write(harmless("".join(lines)))
     without = len(set(tasks or ())) - found
     if tasks and without:
         render.say(f"{without} of these tasks without a result; see: jobpool tasks {opened.name} --task N")

@@ -1,0 +1,1 @@
+"""The verbs, one file each: parse, call one method of JobPool, have the answer rendered."""
