@@ -28,13 +28,13 @@ from jobpool_cli.store.arguments.binding import BoundArguments, bind, check_stor
 from jobpool_cli.store.arguments.inputs import read_arguments
 from jobpool_cli.store.arguments.signature import Signature
 from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.store.ranges import gaps
 from jobpool_cli.store.slots import create_slots
 from jobpool_cli.store.snapshot import take_snapshot
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import create_database
 from jobpool_cli.supervisor.launch import launch
 from jobpool_cli.supervisor.lock import PoolLock, is_held
-from jobpool_cli.supervisor.recovery import gaps
 from jobpool_cli.worker.function import LocatedUdf, locate_udf
 
 # A folder without a lock is being made this very moment, unless it is older than this.

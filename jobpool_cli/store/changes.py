@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import Changes, Ended, Failure, TaskState
+from jobpool_cli.store.ranges import merged, without
 from jobpool_cli.store.state.reader import StateReader, to_datetime
 
 # Where more than this end between two looks, nobody reads them one by one.
@@ -59,8 +60,8 @@ class Watch:
         if many > LISTED_SUCCESSES:
             self._seen = None
             return []
-        before, self._seen = self._seen, _merged(reader.success_ranges())
-        return _without(self._seen, before) if before is not None else []
+        before, self._seen = self._seen, merged(reader.success_ranges())
+        return without(self._seen, before) if before is not None else []
 
 
 def _of_failure(failure: Failure) -> Ended:
@@ -107,31 +108,3 @@ def _successes(paths: PoolPaths, reader: StateReader, ranges: Sequence[tuple[int
         for table in read_outcomes(paths, reader, columns, (missing[0], missing[-1] + 1)):
             take(table)
     return list(found.values())
-
-
-def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if merged and low <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
-        else:
-            merged.append((low, high))
-    return merged
-
-
-def _without(ranges: Sequence[tuple[int, int]], taken: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Subtract ranges from ranges; both ascending and disjoint."""
-    left: list[tuple[int, int]] = []
-    at = 0
-    for low, high in ranges:
-        start = low
-        while at < len(taken) and taken[at][0] < high:
-            if taken[at][0] > start:
-                left.append((start, taken[at][0]))
-            start = max(start, taken[at][1])
-            if taken[at][1] > high:
-                break
-            at += 1
-        if start < high:
-            left.append((start, high))
-    return left

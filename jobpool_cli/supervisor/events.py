@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jobpool_cli.worker.protocol import BatchOrder, Ranges
+from jobpool_cli.store.ranges import Ranges
+from jobpool_cli.worker.protocol import BatchOrder
 
 
 class LossCause(StrEnum):

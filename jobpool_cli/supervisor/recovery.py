@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from bisect import bisect_right
 from collections.abc import Iterable
 
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths
 from jobpool_cli.store import durable
+from jobpool_cli.store.ranges import contains, gaps
 from jobpool_cli.store.slots import create_slots
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import StateWriter
@@ -73,7 +73,7 @@ def fill(scheduler: Scheduler, reader: StateReader, n_jobs: int) -> TasksAdded:
     later: list[tuple[int, int]] = []
     counted = reader.counted()
     for task, (attempt, since) in reader.attempts().items():
-        if not _contains(pending, task):
+        if not contains(pending, task):
             continue
         later.append((task, task + 1))
         crashes, failures = counted.get(task, (0, 0))
@@ -84,21 +84,3 @@ def fill(scheduler: Scheduler, reader: StateReader, n_jobs: int) -> TasksAdded:
 def _settled(reader: StateReader) -> list[tuple[int, int]]:
     settled = [*reader.success_ranges(), *reader.cancelled_ranges()]
     return settled + [(task, task + 1) for task in reader.failed_tasks()]
-
-
-def gaps(ranges: Iterable[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
-    """Return the ranges of 0..size that none of the given half-open ranges covers."""
-    found = []
-    start = 0
-    for low, high in sorted(each for each in ranges if each[0] < each[1]):
-        if low > start:
-            found.append((start, low))
-        start = max(start, high)
-    if start < size:
-        found.append((start, size))
-    return tuple(found)
-
-
-def _contains(ranges: tuple[tuple[int, int], ...], task: int) -> bool:
-    index = bisect_right(ranges, (task, 2**63)) - 1
-    return index >= 0 and ranges[index][0] <= task < ranges[index][1]

@@ -18,10 +18,11 @@ import numpy as np
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.outcomes.table import Int64s, encode_blob, kind_of, table_of, task_numbers
+from jobpool_cli.store.ranges import Ranges
 from jobpool_cli.store.values.codec import EncodedResults, encode, refuse
 from jobpool_cli.worker.capture import StopTask
 from jobpool_cli.worker.failure import describe, unstorable
-from jobpool_cli.worker.protocol import BatchOrder, Ranges, send_frame
+from jobpool_cli.worker.protocol import BatchOrder, send_frame
 
 FLUSH_SECONDS = 0.1
 # A failure may bring a megabyte of pickled exception: a frame takes no more than about this much of them.

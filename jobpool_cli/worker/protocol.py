@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobpool_cli.errors import JobPoolError
+from jobpool_cli.store.ranges import Ranges
 
 MAGIC = b"jbpl"
 # magic, length of the JSON part, length of the binary part, CRC-32 of the JSON part
@@ -28,8 +29,6 @@ CHUNK_BYTES = 1 << 20
 
 # A message must fit into a socket's send buffer; scattered tasks (a retry) are sent in several batches.
 MAX_RANGES_PER_BATCH = 4000
-
-Ranges = tuple[tuple[int, int], ...]
 
 
 class ProtocolError(JobPoolError):

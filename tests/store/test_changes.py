@@ -3,30 +3,12 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import Changes, TaskState
 from jobpool_cli.store import changes
 from jobpool_cli.store.changes import Watch
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import create_database
-
-ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10)).map(lambda each: (each[0], sum(each))), max_size=12)
-
-
-def covered(given: list[tuple[int, int]]) -> set[int]:
-    return {each for low, high in given for each in range(low, high)}
-
-
-@given(ranges, ranges)
-def test_ranges_without_ranges_are_what_sets_say(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
-    whole, taken = changes._merged(first), changes._merged(second)
-    assert covered(whole) == covered(first)
-    left = changes._without(whole, taken)
-    assert covered(left) == covered(first) - covered(second)
-    assert sum(high - low for low, high in left) == len(covered(left))
 
 
 def test_a_look_at_a_pool_in_which_nothing_ended_tells_nothing(tmp_path: Path) -> None:

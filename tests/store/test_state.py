@@ -3,7 +3,6 @@ from __future__ import annotations
 import sqlite3
 import stat
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from jobpool_cli.errors import DamagedPoolError, MachineError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import TaskState, Where
 from jobpool_cli.store.state.reader import StateReader, explain, to_datetime, to_microseconds
-from jobpool_cli.store.state.writer import FailureRecord, StateWriter, _joined, _split, create_database
+from jobpool_cli.store.state.writer import FailureRecord, StateWriter, create_database
 from tests.helpers import recount
 
 N = 40
@@ -310,37 +309,8 @@ def test_times_keep_their_microseconds(moment: datetime) -> None:
     assert to_datetime(to_microseconds(moment)) == moment
 
 
-RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 5)), max_size=12)
-
-
-def _apart(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    found, end = [], -1
-    for low, size in sorted(pairs):
-        if low > end:
-            found.append((low, low + size))
-            end = low + size
-    return found
-
-
 def _tasks(ranges: list[tuple[int, int]] | tuple[tuple[int, int], ...]) -> list[int]:
     return [task for low, high in ranges for task in range(low, high)]
-
-
-@given(RANGES, st.sets(st.integers(0, 70)))
-def test_cutting_tasks_out_of_ranges_loses_none_and_doubles_none(pairs: list[tuple[int, int]], cut: set[int]) -> None:
-    ranges = _apart(pairs)
-    left, found = _split(ranges, sorted(cut))
-    assert _tasks(left) == [task for task in _tasks(ranges) if task not in cut]
-    assert _tasks(found) == [task for task in _tasks(ranges) if task in cut]
-    assert all(low < high for low, high in left)
-
-
-@given(RANGES)
-def test_joined_ranges_cover_the_same_tasks_and_touch_nowhere(pairs: list[tuple[int, int]]) -> None:
-    ranges = _apart(pairs)
-    joined = _joined(reversed(ranges))
-    assert _tasks(joined) == _tasks(ranges)
-    assert all(first[1] < second[0] for first, second in pairwise(joined))
 
 
 ACTIONS = st.lists(

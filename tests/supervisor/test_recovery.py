@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths
 from jobpool_cli.store.slots import MAX_SLOTS, SLOT_BYTES
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import FailureRecord, StateWriter, create_database
 from jobpool_cli.supervisor.events import LossCause, RecordLoss, Send, TasksAdded, WorkerLost, WorkerReady
-from jobpool_cli.supervisor.recovery import clean_up, fill, gaps, next_worker, raise_attempts
+from jobpool_cli.supervisor.recovery import clean_up, fill, next_worker, raise_attempts
 from jobpool_cli.supervisor.scheduler import Scheduler
 
 
@@ -35,15 +32,6 @@ def writer(paths: PoolPaths) -> Iterator[StateWriter]:
 
 def failure(task: int, attempt: int, kind: str = "ValueError", state: str = "error") -> FailureRecord:
     return FailureRecord(task, attempt, state, kind, "", 1)
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50))), st.integers(0, 50))
-def test_gaps_and_ranges_make_up_the_whole(pairs: list[tuple[int, int]], size: int) -> None:
-    ranges = [(min(low, size), min(high, size)) for low, high in pairs if low <= high]
-    covered = {task for low, high in ranges for task in range(low, high)}
-    found = gaps(ranges, size)
-    assert [task for low, high in found for task in range(low, high)] == [t for t in range(size) if t not in covered]
-    assert all(first[1] < second[0] for first, second in pairwise(found))
 
 
 def test_the_first_start_has_everything_to_do(paths: PoolPaths) -> None:

@@ -17,12 +17,11 @@ from typing import Any, Self
 from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError
 from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
 from jobpool_cli.model import Failure, FailureGroup, TaskState, Where
+from jobpool_cli.store.ranges import Ranges
 
 BUSY_TIMEOUT_SECONDS = 10.0
 # Microseconds and datetimes meet here and nowhere else; integer arithmetic, so that no microsecond is lost.
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-Ranges = tuple[tuple[int, int], ...]
 
 
 def to_datetime(microseconds: int) -> datetime:

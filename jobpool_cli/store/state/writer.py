@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import sqlite3
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -20,7 +19,8 @@ from typing import Any
 from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
 from jobpool_cli.model import TaskState
 from jobpool_cli.store import durable
-from jobpool_cli.store.state.reader import BUSY_TIMEOUT_SECONDS, Ranges, check_format, explain
+from jobpool_cli.store.ranges import Ranges, contains, merged, without
+from jobpool_cli.store.state.reader import BUSY_TIMEOUT_SECONDS, check_format, explain
 
 # A pool has few places at which it fails, or else a traceback per task, of which none comes again.
 MAX_KNOWN_TRACEBACKS = 100
@@ -221,7 +221,10 @@ class StateWriter:
             ranges of those that never ran, and (task, next attempt) of those that did.
         """
         ranges = self._run("SELECT low, high FROM cancelled ORDER BY low").fetchall()
-        kept, wanted = ([], ranges) if tasks is None else _split(ranges, sorted(set(tasks)))
+        kept, wanted = [], ranges
+        if tasks is not None:
+            wanted = [(task, task + 1) for task in sorted(set(tasks)) if contains(ranges, task)]
+            kept = without(ranges, wanted)
         self._run("DELETE FROM cancelled")
         self._connection.executemany("INSERT INTO cancelled VALUES (?, ?)", kept)
         self._run("UPDATE counters SET cancelled = cancelled - ?", (sum(high - low for low, high in wanted),))
@@ -233,7 +236,7 @@ class StateWriter:
             )
         ]
         self.set_attempts((task, attempt, attempt) for task, attempt in later)
-        return tuple(_split(wanted, [task for task, _ in later])[0]), later
+        return tuple(without(wanted, [(task, task + 1) for task, _ in later])), later
 
     def mark_retry(self, microseconds: int, udf: int | None) -> None:
         """Remember when a retry took tasks up, and the code that pending tasks run from now on."""
@@ -268,7 +271,7 @@ class StateWriter:
             count, text = self._run("SELECT rows, ranges FROM inbox WHERE id = ?", (each,)).fetchone()
             rows += count
             ranges += json.loads(text)
-        self._add_segment(file, _joined(ranges), rows, size)
+        self._add_segment(file, tuple(merged(ranges)), rows, size)
         self._connection.executemany("DELETE FROM inbox WHERE id = ?", [(each,) for each in ids])
         self._run("UPDATE counters SET unsealed = unsealed - ?", (rows,))
 
@@ -281,31 +284,3 @@ class StateWriter:
 
 def _bounds(ranges: Ranges) -> tuple[int, int]:
     return min(low for low, _ in ranges), max(high for _, high in ranges) - 1
-
-
-def _joined(ranges: Iterable[Sequence[int]]) -> Ranges:
-    """Sort ranges and join those that touch."""
-    joined: list[tuple[int, int]] = []
-    for low, high in sorted((low, high) for low, high in ranges):
-        if joined and joined[-1][1] == low:
-            joined[-1] = (joined[-1][0], high)
-        else:
-            joined.append((low, high))
-    return tuple(joined)
-
-
-def _split(
-    ranges: Sequence[tuple[int, int]], tasks: Sequence[int]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Cut ascending single tasks out of ascending ranges; return what is left, and those that were in them."""
-    left, found = [], []
-    for low, high in ranges:
-        start = low
-        for task in tasks[bisect_left(tasks, low) : bisect_left(tasks, high)]:
-            found.append((task, task + 1))
-            if start < task:
-                left.append((start, task))
-            start = task + 1
-        if start < high:
-            left.append((start, high))
-    return left, found
