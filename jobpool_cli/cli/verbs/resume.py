@@ -11,7 +11,9 @@ from jobpool_cli.pool import JobPool
 def command(pool: options.Pool = LAST, *, wait: options.Wait = False, home: options.Home = None) -> None:
     """Go on after a pause or an interruption: only what is unfinished runs."""
     opened = JobPool.open(pool, home=home)
-    status = opened.resume()
+    # As it stood before: a short rest may be done by the time that `resume` returns.
+    status = opened.snapshot()
+    opened.resume()
     render.say(f"{opened.name} goes on: {render.count(status.n_jobs - status.finished)} to do")
     if wait:
         check_success(wait_for(opened))
