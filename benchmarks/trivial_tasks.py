@@ -82,7 +82,7 @@ def main() -> None:
     print(f"{workers} workers, {options.rounds} rounds in turn; tasks a second: median (lowest to highest)")
     for label, rates in [
         (f"jobpool map --wait, {options.tasks:,} tasks, whole command", whole),
-        ("jobpool, from map's check to the last task recorded", running),
+        ("jobpool, from the pool's creation to its last task", running),
         (f"ProcessPoolExecutor.map, chunksize 1, {options.executor_tasks:,} tasks", executor),
     ]:
         print(f"  {label:58} {statistics.median(rates):>10,.0f} ({min(rates):,.0f} to {max(rates):,.0f})")

@@ -17,6 +17,7 @@ import pytest
 from jobpool_cli.errors import JobPoolError
 from jobpool_cli.layout import pools_folder
 from jobpool_cli.pool import JobPool
+from tests.helpers import Bench
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 60.0
@@ -118,3 +119,11 @@ def until(question: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> 
 @pytest.fixture(name="until")
 def _until() -> Callable[..., None]:
     return until
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Make pools in the test's own process; at its end none of theirs is left."""
+    made = Bench(tmp_path)
+    yield made
+    made.close()

@@ -226,3 +226,8 @@ def check_invariants(
     temporaries = [path for path in pool.paths.root.rglob(f"{TEMPORARY_PREFIX}*") if "udf" not in path.parts]
     assert not temporaries
     until(lambda: not marked(pool), 2.0, "no process carries the pool's mark")
+
+
+def square(x: int) -> int:
+    """Say what most of the tests' functions return."""
+    return x * x

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +15,6 @@ from tests.helpers import Bench, check_invariants, results_of, until
 pytestmark = pytest.mark.timeout(100)
 
 ONE_WORKER = PoolOptions(workers=1)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def outcomes(pool: JobPool) -> list[dict[str, Any]]:
