@@ -22,7 +22,11 @@ NOWHERE = "-"
 
 
 class TaskState(StrEnum):
-    """Where a task stands. Finished states are success, error, timeout and cancelled; failed are error and timeout."""
+    """Where a task stands. Finished states are success, error, timeout and cancelled; failed are error and timeout.
+
+    A pending task runs, or is cancelled; a running one ends in a finished state, or is pending again when its worker
+    dies or it is retried by itself. `retry` makes failed and cancelled tasks pending. Success is final.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -34,19 +38,6 @@ class TaskState(StrEnum):
 
 FAILED_STATES = frozenset({TaskState.ERROR, TaskState.TIMEOUT})
 FINISHED_STATES = FAILED_STATES | {TaskState.SUCCESS, TaskState.CANCELLED}
-
-# pending -> cancelled is `cancel`; finished -> pending is `retry`; running -> pending is a worker's death or an
-# automatic retry. Success is final: nothing acknowledged is ever taken back.
-TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
-    TaskState.PENDING: frozenset({TaskState.RUNNING, TaskState.CANCELLED}),
-    TaskState.RUNNING: frozenset(
-        {TaskState.SUCCESS, TaskState.ERROR, TaskState.TIMEOUT, TaskState.CANCELLED, TaskState.PENDING}
-    ),
-    TaskState.SUCCESS: frozenset(),
-    TaskState.ERROR: frozenset({TaskState.PENDING}),
-    TaskState.TIMEOUT: frozenset({TaskState.PENDING}),
-    TaskState.CANCELLED: frozenset({TaskState.PENDING}),
-}
 
 
 class PoolState(StrEnum):

@@ -157,7 +157,7 @@ class Supervisor:
         except Exception as error:
             # As far as the disk still takes it: why the pool is interrupted.
             with contextlib.suppress(JobPoolError), self._writer.transaction():
-                self._writer.set_stop_reason(log_error(error))
+                self._writer.set_stop_reason(reason_of(error))
             raise
         finally:
             self._engine.stop()
@@ -408,6 +408,6 @@ def _record(task: int, attempt: int, udf: int, worker: int, body: dict[str, Any]
     )
 
 
-def log_error(error: BaseException) -> str:
-    """Return the line that supervisor.log gets for an error that ends the supervisor."""
+def reason_of(error: BaseException) -> str:
+    """Return what `status` says of a pool whose supervisor was ended by an error."""
     return error.message if isinstance(error, JobPoolError) else f"{type(error).__name__}: {error}"

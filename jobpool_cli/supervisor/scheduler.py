@@ -63,9 +63,7 @@ MAX_BACKOFF_SECONDS = 10.0
 class Scheduler:
     """The decisions of one pool's supervisor."""
 
-    def __init__(
-        self, *, slots: int, udf: int, retries: int, max_crashes: int, first_batch: int = 1, paused: bool = False
-    ) -> None:
+    def __init__(self, *, slots: int, udf: int, retries: int, max_crashes: int, paused: bool = False) -> None:
         """Start with no task and no worker.
 
         Args:
@@ -73,14 +71,13 @@ class Scheduler:
             udf: the code version that batches run.
             retries: further attempts for a task that fails.
             max_crashes: deaths of its worker that make a task fail.
-            first_batch: number of the first batch; they rise over the pool's whole life.
             paused: start without handing out anything.
         """
         self._workers = [Worker() for _ in range(slots)]
         self._udf = udf
         self._retries = retries
         self._max_crashes = max_crashes
-        self._next_batch = first_batch
+        self._next_batch = 1
         self._pending: deque[Pending] = deque()
         self._pending_tasks = 0
         self._histories: dict[int, History] = {}

@@ -59,12 +59,10 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def unstorable(result: object, error: BaseException) -> ResultNotStorable:
     """Return the failure of a task whose function returned something that no process but its own could read."""
-    failure = ResultNotStorable(
+    return ResultNotStorable(
         f"the function returned a {type(result).__qualname__}, which cannot be stored:"
         f" {type(error).__name__}: {_sound(str(error))}; return plain data, a table, or something that pickles"
     )
-    failure.__cause__ = None
-    return failure
 
 
 def _all_but_last(shown: traceback.TracebackException) -> list[str]:

@@ -70,7 +70,6 @@ class Worker:
         self._outbox = Outbox(paths, worker, outcomes)
         self._capture = OutputCapture()
         self._udfs: dict[int, LoadedUdf] = {}
-        self._pid = os.getpid()
         self._forked = False
         self._order: BatchOrder | None = None
         os.register_at_fork(after_in_child=self._mark_forked)

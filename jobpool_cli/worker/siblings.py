@@ -78,7 +78,7 @@ class SiblingFinder(importlib.abc.MetaPathFinder):
             # The original path: __file__ leads to the data files that lie beside the module, and the traceback to the
             # file that the user edits.
             original,
-            loader=_SnapshotLoader(fullname, copy, original),
+            loader=_SnapshotLoader(copy, original),
             submodule_search_locations=[str(copy.parent), str(original.parent)] if is_package else None,
         )
 
@@ -86,8 +86,7 @@ class SiblingFinder(importlib.abc.MetaPathFinder):
 class _SnapshotLoader(importlib.abc.InspectLoader):
     """Reads the copy, compiles it under the original path."""
 
-    def __init__(self, fullname: str, copy: Path, original: Path) -> None:
-        self._fullname = fullname
+    def __init__(self, copy: Path, original: Path) -> None:
         self._copy = copy
         self._original = original
 
