@@ -27,10 +27,13 @@ from jobpool_cli.view import PoolView
 if TYPE_CHECKING:
     from jobpool_cli.store.outcomes.collect import Collected
     from jobpool_cli.submit import Submission
+    from jobpool_cli.supervisor.launch import Standby
 
 # Waiting looks often at first, for pools that end at once, and then at a human pace.
 FIRST_LOOK_SECONDS = 0.01
 SLOWEST_LOOK_SECONDS = 0.2
+# The end is seen late by no more than this part of the wait.
+LATE_BY = 0.05
 # A live supervisor answers within a turn of its loop; one that is stopped or starved gets this long.
 ANSWER_SECONDS = 30.0
 
@@ -97,9 +100,29 @@ class JobPool(PoolView):
             stdin=stdin,
         )
 
+    @staticmethod
+    def stand_by(options: PoolOptions) -> Standby:
+        """Start supervisor and workers ahead of a pool that is about to be checked and submitted; close it then."""
+        from jobpool_cli.supervisor.launch import Standby  # noqa: PLC0415 - `status` starts nothing
+
+        return Standby(options.processes)
+
     @classmethod
-    def submit(cls, submission: Submission, *, name: str | None = None, home: str | None = None) -> JobPool:
+    def submit(
+        cls,
+        submission: Submission,
+        *,
+        name: str | None = None,
+        home: str | None = None,
+        standby: Standby | None = None,
+    ) -> JobPool:
         """Make a pool of what was checked, and start it.
+
+        Args:
+            submission: from ``check``.
+            name: the pool's name; by default the function's name with a number.
+            home: where pools are kept.
+            standby: from ``stand_by``.
 
         Raises:
             ConflictError: there is a pool of that name.
@@ -108,7 +131,7 @@ class JobPool(PoolView):
         """
         from jobpool_cli.submit import submit  # noqa: PLC0415
 
-        return cls(submit(submission, home_folder(home), name).root)
+        return cls(submit(submission, home_folder(home), name, standby=standby).root)
 
     @staticmethod
     def remove_remains(name: str, *, home: str | None = None, force: bool = False) -> bool:
@@ -139,7 +162,7 @@ class JobPool(PoolView):
             ConflictError: nobody works on the pool: it would never end. On a paused pool the wait goes on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause = FIRST_LOOK_SECONDS
+        began = time.monotonic()
         while True:
             status = self.snapshot()
             if on_look is not None:
@@ -159,8 +182,9 @@ class JobPool(PoolView):
                     " finished",
                     "it goes on; wait again, or see: jobpool status " + self.name,
                 )
-            time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
-            pause = min(pause * 1.5, SLOWEST_LOOK_SECONDS)
+            now = time.monotonic()
+            pause = min(max(FIRST_LOOK_SECONDS, (now - began) * LATE_BY), SLOWEST_LOOK_SECONDS)
+            time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - now)))
 
     # --- acting on it
 

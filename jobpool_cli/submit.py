@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from jobpool_cli.engines.processes import ROOT_MARK, descriptor_limit, kill_marked, needed_descriptors
+from jobpool_cli.engines.processes import descriptor_limit, kill_marked, needed_descriptors
 from jobpool_cli.errors import ConflictError, JobPoolError, MachineError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
@@ -33,8 +34,8 @@ from jobpool_cli.store.slots import create_slots
 from jobpool_cli.store.snapshot import take_snapshot
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import create_database
-from jobpool_cli.supervisor.launch import launch
-from jobpool_cli.supervisor.lock import PoolLock, is_held
+from jobpool_cli.supervisor.launch import Standby, launch
+from jobpool_cli.supervisor.lock import PoolLock, holders, is_held
 from jobpool_cli.worker.function import LocatedUdf, locate_udf
 
 # A folder without a lock is being made this very moment, unless it is older than this.
@@ -86,13 +87,14 @@ def check(
     return Submission(located, bound, raw.source, options)
 
 
-def submit(submission: Submission, home: Path, name: str | None = None) -> PoolPaths:
+def submit(submission: Submission, home: Path, name: str | None = None, *, standby: Standby | None = None) -> PoolPaths:
     """Make a pool of a checked submission and start its supervisor.
 
     Args:
         submission: from ``check``.
         home: jobpool's data folder.
         name: the pool's name; by default the function's name with a number.
+        standby: a supervisor that was started ahead.
 
     Raises:
         ConflictError: there is a pool of that name.
@@ -105,7 +107,7 @@ def submit(submission: Submission, home: Path, name: str | None = None) -> PoolP
     try:
         _make_pools_folder(pools)
         _remove_abandoned(pools)
-        paths = _build(submission, pools, name)
+        paths = _build(submission, pools, name, standby.pool_id if standby is not None else str(uuid.uuid4()))
     except OSError as error:
         raise MachineError(
             f"the pool cannot be written: {error.strerror or error} ({error.filename or pools})",
@@ -113,7 +115,7 @@ def submit(submission: Submission, home: Path, name: str | None = None) -> PoolP
         ) from error
     if submission.arguments.n_rows:
         try:
-            launch(paths)
+            launch(paths, standby)
         except ConflictError:
             # Somebody saw the new pool and was quicker to resume it: it runs.
             pass
@@ -144,19 +146,20 @@ def _abandon(paths: PoolPaths) -> None:
     remove(paths.root, force=True)
 
 
-def _build(submission: Submission, pools: Path, name: str | None) -> PoolPaths:
+def _build(submission: Submission, pools: Path, name: str | None, identity: str) -> PoolPaths:
     temporary = pools / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
     durable.make_folder(temporary)
     paths = PoolPaths(temporary)
     lock = PoolLock(paths.lock)
     try:
+        lock.inscribe(identity)
         for folder in (paths.udf, paths.results, paths.logs, paths.requests):
             durable.make_folder(folder)
         take_snapshot(submission.udf.path, submission.udf.name, paths.udf_version(1), 1)
         write_arguments(submission.arguments, paths.args)
         create_database(paths.state_db)
         create_slots(paths.slots)
-        return _name_and_place(submission, paths, pools, name)
+        return _name_and_place(submission, paths, pools, name, identity)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -164,9 +167,10 @@ def _build(submission: Submission, pools: Path, name: str | None) -> PoolPaths:
         lock.release()
 
 
-def _name_and_place(submission: Submission, paths: PoolPaths, pools: Path, name: str | None) -> PoolPaths:
+def _name_and_place(
+    submission: Submission, paths: PoolPaths, pools: Path, name: str | None, identity: str
+) -> PoolPaths:
     """Write pool.json, which holds the name, and rename the folder to it; a made-up name that is taken is made anew."""
-    identity = str(uuid.uuid4())
     while True:
         chosen = name or _made_up_name(submission.udf.name, pools)
         paths.pool_json.unlink(missing_ok=True)
@@ -279,9 +283,8 @@ def remove(root: Path, *, force: bool = False) -> None:
     """
     lock = _lock_to_remove(root, force=force)
     try:
-        kill_marked(os.path.realpath(root), ROOT_MARK)
-        with contextlib.suppress(JobPoolError):
-            kill_marked(Manifest.read(root / "pool.json").id)
+        for identity in _identities(root):
+            kill_marked(identity)
         doomed = root.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{root.name}")
         os.rename(root, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
@@ -302,8 +305,21 @@ def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
                 ) from error
             if time.monotonic() >= deadline:
                 raise
-        kill_marked(os.path.realpath(root), ROOT_MARK)
+        for _, pidfd in holders(root / "lock"):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         time.sleep(0.01)
+
+
+def _identities(root: Path) -> set[str]:
+    """Return the pool's id, from wherever it still can be read."""
+    found: set[str] = set()
+    with contextlib.suppress(JobPoolError):
+        found.add(Manifest.read(root / "pool.json").id)
+    with contextlib.suppress(OSError, ValueError):
+        # Nothing but a whole id: part of one would be the mark of others, too.
+        found.add(str(uuid.UUID((root / "lock").read_text(encoding="ascii"))))
+    return found
 
 
 def finish_removal(pools: Path, name: str) -> bool:

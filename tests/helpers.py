@@ -23,6 +23,7 @@ from jobpool_cli.store.outcomes.segments import read_outcomes
 from jobpool_cli.store.state.reader import StateReader, parse_ranges
 from jobpool_cli.store.values.codec import decode
 from jobpool_cli.submit import check, submit
+from jobpool_cli.supervisor.lock import holders
 
 LONG_SECONDS = 40.0
 
@@ -115,14 +116,7 @@ class Bench:
 
 def supervisors(root: Path) -> list[int]:
     """Return the process of a pool's supervisor."""
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-                if b"jobpool_cli.supervisor" in words and str(root).encode() in words:
-                    found.append(int(entry.name))
-    return found
+    return [pid for pid, _ in holders(root / "lock")]
 
 
 def marked(pool: JobPool) -> list[int]:

@@ -10,16 +10,13 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jobpool_cli.engines.base import BootFailed, EngineEvent, Lost, Outcomes, Ready
-from jobpool_cli.engines.processes import MARK, give_back_descriptors, kill_marked, memory_of_tree
+from jobpool_cli.engines.processes import kill_marked, memory_of_tree
+from jobpool_cli.engines.worker_process import WorkerProcess, describe_exit, start_worker
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable
@@ -35,9 +32,8 @@ from jobpool_cli.store.slots import (
     position_in,
     reset,
 )
-from jobpool_cli.worker.protocol import BatchOrder, Frame, FrameReader, ProtocolError
+from jobpool_cli.worker.protocol import Assignment, BatchOrder, Frame, ProtocolError
 
-SEND_BUFFER_BYTES = 4 << 20
 # By then a store to shared memory has reached every core, and a worker that read the old limit shows where it went.
 TRIM_WAIT_SECONDS = 0.001
 MEMORY_POLL_SECONDS = 0.25
@@ -46,30 +42,19 @@ BOOT_LOG_BYTES = 4000
 READ_BYTES = 16 << 20
 
 
-@dataclass
-class Process:
-    """One worker process."""
-
-    worker: int
-    popen: subprocess.Popen[bytes]
-    pidfd: int
-    orders: socket.socket
-    orders_worker_end: socket.socket
-    outcomes: socket.socket
-    log: Path
-    reader: FrameReader = field(default_factory=FrameReader)
-    booted: bool = False
-    cause: str = "crash"
-    condemned: int = IDLE
-    """What its slot showed when it was condemned: only that task pays for it."""
-    kill_at: float | None = None
-
-
 class LocalEngine:
     """Worker processes on this machine."""
 
     def __init__(
-        self, paths: PoolPaths, options: PoolOptions, *, pool_id: str, folder: Path, udf: int, first_worker: int
+        self,
+        paths: PoolPaths,
+        options: PoolOptions,
+        *,
+        pool_id: str,
+        folder: Path,
+        udf: int,
+        first_worker: int,
+        standby: Sequence[WorkerProcess] = (),
     ) -> None:
         """Prepare; no process is started yet.
 
@@ -80,6 +65,7 @@ class LocalEngine:
             folder: the working directory of the tasks.
             udf: the code version that workers load first.
             first_worker: number of the first worker; they rise over the pool's whole life.
+            standby: processes that were started ahead, with the marks of this pool's first workers.
         """
         self._paths = paths
         self._options = options
@@ -89,7 +75,8 @@ class LocalEngine:
         self.udf = udf
         self._slots = SharedSlots(paths.slots)
         self._views = [self._slots.slot(index) for index in range(options.processes)]
-        self._processes: dict[int, Process] = {}
+        self._standby = {process.worker: process for process in standby}
+        self._processes: dict[int, WorkerProcess] = {}
         self._delayed: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
         self._memory_checked = 0.0
@@ -106,70 +93,51 @@ class LocalEngine:
 
     def _start(self, slot: int) -> Iterator[EngineEvent]:
         worker, self._next_worker = self._next_worker, self._next_worker + 1
-        with contextlib.ExitStack() as undo:
-            try:
-                self._processes[slot] = self._started(slot, worker, undo)
-            except OSError as error:
-                reset(self._views[slot], 0, 0)
-                said = f"could not be started: {error}"
-                yield Lost(slot, worker, "unstarted", batch=None, position=None, booted=False, exit=said)
-            else:
-                undo.pop_all()
+        try:
+            self._processes[slot] = self._started(slot, worker)
+        except OSError as error:
+            reset(self._views[slot], 0, 0)
+            said = f"could not be started: {error}"
+            yield Lost(slot, worker, "unstarted", batch=None, position=None, booted=False, exit=said)
 
-    def _started(self, slot: int, worker: int, undo: contextlib.ExitStack) -> Process:
-        """Start a worker process; ``undo`` is how to take back what was done when that fails halfway."""
+    def _started(self, slot: int, worker: int) -> WorkerProcess:
+        """Start a worker process, or take the one that stands by, and give it its slot and its log."""
         log = self._paths.worker_log(worker)
-        orders, orders_worker_end = map(undo.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        outcomes, outcomes_worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        undo.enter_context(outcomes)
-        with outcomes_worker_end:
-            outcomes_worker_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-            orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-            outcomes.settimeout(0)
-            log_fd = durable.open_new(log, append=True)
+        folder = self._folder if self._folder.is_dir() else self._paths.root
+        log_fd = durable.open_new(log, append=True)
+        try:
             reset(self._views[slot], worker, 0)
-            try:
-                popen = subprocess.Popen(
-                    [
-                        sys.executable, "-P", "-m", "jobpool_cli.worker", str(self._paths.root),
-                        f"--slot={slot}", f"--worker={worker}", f"--udf={self.udf}", f"--parent={os.getpid()}",
-                        f"--orders={orders_worker_end.fileno()}", f"--outcomes={outcomes_worker_end.fileno()}",
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log_fd,
-                    stderr=log_fd,
-                    pass_fds=(orders_worker_end.fileno(), outcomes_worker_end.fileno()),
-                    start_new_session=True,
-                    cwd=self._folder if self._folder.is_dir() else self._paths.root,
-                    env={**os.environ, MARK: f"{self._pool_id}:{worker}"},
-                )  # fmt: skip
-            finally:
-                os.close(log_fd)
-        undo.callback(popen.wait)
-        undo.callback(popen.kill)
-        pidfd = os.pidfd_open(popen.pid)
-        undo.callback(os.close, pidfd)
-        give_back_descriptors(popen.pid)
-        reset(self._views[slot], worker, popen.pid)
-        self._selector.register(pidfd, selectors.EVENT_READ, slot)
-        undo.callback(self._selector.unregister, pidfd)
-        self._selector.register(outcomes, selectors.EVENT_READ, slot)
-        return Process(worker, popen, pidfd, orders, orders_worker_end, outcomes, log)
+            process = self._standing_by(worker)
+            process = process or start_worker(worker, pool_id=self._pool_id, folder=folder, output=log_fd)
+            reset(self._views[slot], worker, process.popen.pid)
+            process.assign(Assignment(str(self._paths.root), slot, worker, self.udf), log, log_fd)
+        finally:
+            os.close(log_fd)
+        self._selector.register(process.pidfd, selectors.EVENT_READ, slot)
+        self._selector.register(process.outcomes, selectors.EVENT_READ, slot)
+        return process
+
+    def _standing_by(self, worker: int) -> WorkerProcess | None:
+        """Return the process that was started ahead as this worker, if it lives."""
+        process = self._standby.pop(worker, None)
+        if process is not None and process.popen.poll() is not None:
+            process.close()
+            process = None
+        return process
 
     def send(self, slot: int, order: BatchOrder) -> None:
         """Hand over a batch; a worker that died meanwhile is reported by ``poll``, with what it never read."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._processes[slot].orders.send(order.encode())
+        self._processes[slot].send(order)
 
     def take_back(self, slot: int, batch: int) -> bool:
         """Read the worker's end of the channel: the kernel gives a message to one reader only."""
         process = self._processes.get(slot)
         if process is None:
             return False
-        unread = _unread(process)
+        unread = process.take_unread()
         for order in unread:
             if order.batch != batch:
-                process.orders.send(order.encode())
+                process.send(order)
         return any(order.batch == batch for order in unread)
 
     def trim(self, slot: int, batch: int) -> int | None:
@@ -189,12 +157,12 @@ class LocalEngine:
         if process is not None:
             self._condemn(process, cause, self._views[slot][POSITION])
 
-    def _condemn(self, process: Process, cause: str, word: int) -> None:
+    def _condemn(self, process: WorkerProcess, cause: str, word: int) -> None:
         """End a process because of what its slot showed; whichever task it has gone on to since is not to blame."""
         if process.kill_at is not None:
             return
         process.cause, process.condemned = cause, word
-        self._signal(process, signal.SIGKILL if cause == "memory" else signal.SIGTERM)
+        process.signal(signal.SIGKILL if cause == "memory" else signal.SIGTERM)
         process.kill_at = time.monotonic() + self._options.grace
 
     def poll(self, timeout: float) -> Iterator[EngineEvent]:
@@ -221,8 +189,12 @@ class LocalEngine:
     def stop(self) -> None:
         """Kill everything; what has not been reported by now runs again later."""
         self._delayed.clear()
-        for process in self._processes.values():
-            self._signal(process, signal.SIGKILL)
+        for process in (*self._processes.values(), *self._standby.values()):
+            process.signal(signal.SIGKILL)
+        for process in self._standby.values():
+            process.popen.wait()
+            process.close()
+        self._standby.clear()
         for slot in list(self._processes):
             self._processes[slot].popen.wait()
             self._close(slot)
@@ -230,22 +202,22 @@ class LocalEngine:
 
     # --- inside
 
-    def _read(self, slot: int, process: Process, *, all_of_it: bool = False) -> list[EngineEvent]:
+    def _read(self, slot: int, process: WorkerProcess, *, all_of_it: bool = False) -> list[EngineEvent]:
         try:
             frames, alive = process.reader.feed(process.outcomes, None if all_of_it else READ_BYTES)
         except ProtocolError:
             # Something wrote into the channel that is not ours to read: this worker cannot be believed any more.
             self._selector.unregister(process.outcomes)
-            self._signal(process, signal.SIGKILL)
+            process.signal(signal.SIGKILL)
             return []
         if not alive:
             self._selector.unregister(process.outcomes)
             # It is dead, or it closed its channel and lives on: then nothing more can come of it.
-            self._signal(process, signal.SIGKILL)
-        return [self._event(slot, process, frame) for frame in frames]
+            process.signal(signal.SIGKILL)
+        return [self._event(slot, process, frame) for frame in frames if frame.kind != "warm"]
 
     @staticmethod
-    def _event(slot: int, process: Process, frame: Frame) -> EngineEvent:
+    def _event(slot: int, process: WorkerProcess, frame: Frame) -> EngineEvent:
         if frame.kind == "ready":
             process.booted = True
             return Ready(slot)
@@ -258,7 +230,7 @@ class LocalEngine:
         if process.outcomes in [key.fileobj for key in self._selector.get_map().values()]:
             yield from self._read(slot, process, all_of_it=True)
         # The dead leader still holds its process group's number, so that this cannot hit a stranger.
-        self._signal(process, signal.SIGKILL)
+        process.signal(signal.SIGKILL)
         code = process.popen.wait()
         view = self._views[slot]
         word = view[POSITION]
@@ -270,7 +242,7 @@ class LocalEngine:
             position=None if word == IDLE else word & POSITION_MASK,
             booted=process.booted,
             exit=describe_exit(code),
-            unbegun=tuple(order.batch for order in _unread(process)),
+            unbegun=tuple(order.batch for order in process.take_unread()),
         )
         if word != IDLE:
             elapsed = max(0, time.monotonic_ns() - view[STARTED])
@@ -290,22 +262,13 @@ class LocalEngine:
         for each in (process.outcomes, process.pidfd):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(each)
-        for channel in (process.orders, process.orders_worker_end, process.outcomes):
-            channel.close()
-        os.close(process.pidfd)
+        process.close()
         reset(self._views[slot], 0, 0)
-
-    @staticmethod
-    def _signal(process: Process, number: signal.Signals) -> None:
-        """Send a signal to the worker's process group; the unreaped leader keeps the group's number ours."""
-        if process.popen.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.popen.pid, number)
 
     def _enforce(self, now: float) -> None:
         for process in self._processes.values():
             if process.kill_at is not None and now >= process.kill_at:
-                self._signal(process, signal.SIGKILL)
+                process.signal(signal.SIGKILL)
         if self._options.timeout is not None:
             for slot, process in self._processes.items():
                 word = self._overdue(slot, self._options.timeout)
@@ -327,25 +290,6 @@ class LocalEngine:
             return None
         elapsed = time.monotonic_ns() - view[STARTED]
         return word if elapsed > timeout * 1e9 and view[POSITION] == word else None
-
-
-def _unread(process: Process) -> list[BatchOrder]:
-    """Take the orders that a worker has not read out of its channel."""
-    orders = []
-    with contextlib.suppress(BlockingIOError):
-        while message := process.orders_worker_end.recv(1 << 20, socket.MSG_DONTWAIT):
-            orders.append(BatchOrder.decode(message))
-    return orders
-
-
-def describe_exit(code: int) -> str:
-    """Say in words how a process ended."""
-    if code < 0:
-        try:
-            return f"killed by signal {-code} ({signal.Signals(-code).name})"
-        except ValueError:
-            return f"killed by signal {-code}"
-    return f"exited with code {code}"
 
 
 def _log_range(log: Path, start: int) -> tuple[int, int] | None:

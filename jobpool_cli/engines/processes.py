@@ -9,18 +9,16 @@ import signal
 
 # In the environment of every worker and so of all that it starts: "<pool id>:<worker number>".
 MARK = "JOBPOOL_MARK"
-# In the environment of a supervisor and so of all below it: the pool's folder, which is known when pool.json is not.
-ROOT_MARK = "JOBPOOL_SUPERVISED"
 
 _inherited: tuple[int, int] | None = None
 
 
-def kill_marked(mark: str, variable: str = MARK) -> None:
-    """Kill every process whose mark begins so: a pool's id, one worker's whole mark, or a root folder.
+def kill_marked(mark: str) -> None:
+    """Kill every process whose mark begins so: a pool's id, or one worker's whole mark.
 
     Processes that scrubbed their environment escape; those of other users are not ours to touch.
     """
-    exact = os.fsencode(f"{variable}={mark}")
+    exact = f"{MARK}={mark}".encode()
     name = exact.partition(b"=")[0] + b"="
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

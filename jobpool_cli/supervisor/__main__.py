@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -11,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobpool_cli.engines.processes import raise_descriptors
+from jobpool_cli.engines.worker_process import WorkerProcess
 from jobpool_cli.errors import ConflictError, ExitCode, InputError, JobPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.supervisor.launch import Report
 from jobpool_cli.supervisor.lock import PoolLock
+from jobpool_cli.supervisor.standby import stand_by, take_over_log
 
 
 def reporter(fd: int) -> Callable[[Report], None]:
@@ -37,21 +38,26 @@ def reporter(fd: int) -> Callable[[Report], None]:
 
 def main() -> int:
     """Supervise one pool; everything printed goes to supervisor.log."""
-    parser = argparse.ArgumentParser(prog="jobpool-supervisor")
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--report", type=int, required=True)
-    options = parser.parse_args()
+    given = dict(each.removeprefix("--").split("=", 1) for each in sys.argv[1:])
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    report = reporter(options.report)
-    paths = PoolPaths(options.root)
+    report = reporter(int(given["report"]))
+    standby: list[WorkerProcess] = []
+    if "root" in given:
+        paths = PoolPaths(Path(given["root"]))
+    else:
+        found = stand_by(int(given["pipe"]), pool_id=given["id"], folder=given["folder"], workers=int(given["workers"]))
+        if found is None:
+            return 0
+        paths, standby = found
+        take_over_log(paths)
     try:
         lock = PoolLock(paths.lock)
         from jobpool_cli.supervisor.loop import Supervisor  # noqa: PLC0415 - the loser of a race loads nothing
 
         raise_descriptors()
-        Supervisor(paths, report).run()
+        Supervisor(paths, report, standby).run()
     except JobPoolError as error:
         print(f"{type(error).__name__}: {error.message}", file=sys.stderr, flush=True)
         kind = "conflict" if isinstance(error, ConflictError) else "input" if isinstance(error, InputError) else ""

@@ -7,9 +7,12 @@ import json
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from jobpool_cli.engines.processes import MARK, ROOT_MARK
+from jobpool_cli.engines.processes import MARK
 from jobpool_cli.errors import ConflictError, InputError, JobPoolError, MachineError
 from jobpool_cli.layout import FILE_MODE, PoolPaths
 
@@ -32,47 +35,126 @@ class Report:
         return (json.dumps(self.__dict__) + "\n").encode()
 
 
-def launch(paths: PoolPaths) -> None:
+class Standby:
+    """A supervisor that is started before its pool is there, so that its imports pass while `map` still checks.
+
+    It is called off by ``close``, or by the end of this process.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """Start it, for a pool of so many workers; where that fails, `launch` does without."""
+        self.pool_id = str(uuid.uuid4())
+        self._world = _world()
+        self._report = -1
+        read_end, self._pipe = os.pipe()
+        self._open = [self._pipe]
+        with contextlib.suppress(OSError):
+            arguments = (
+                f"--pipe={read_end}",
+                f"--id={self.pool_id}",
+                f"--folder={os.getcwd()}",
+                f"--workers={workers}",
+            )
+            self._report = _spawn(arguments, subprocess.DEVNULL, read_end)
+            self._open.append(self._report)
+        os.close(read_end)
+
+    def give(self, paths: PoolPaths) -> int | None:
+        """Tell it the pool; return where its report comes, None if it cannot be used.
+
+        Importing the user's file may have changed what a process inherits from this one: then it is of no use.
+        """
+        if self._report not in self._open or self._world != _world():
+            return None
+        try:
+            os.write(self._pipe, os.fsencode(paths.root) + b"\n")
+        except BrokenPipeError:
+            return None
+        self._open.remove(self._report)
+        return self._report
+
+    def close(self) -> None:
+        """Call it off, unless it has a pool."""
+        while self._open:
+            os.close(self._open.pop())
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Call it off, unless it has a pool."""
+        self.close()
+
+
+def launch(paths: PoolPaths, standby: Standby | None = None) -> None:
     """Start the pool's supervisor, and return when its first worker has loaded the UDF or it has nothing to run.
+
+    Args:
+        paths: the pool.
+        standby: a supervisor that was started ahead for it.
 
     Raises:
         ConflictError: the pool has a supervisor.
         InputError: the UDF does not load in a worker.
         MachineError: no process could be started.
     """
-    _started[:] = [each for each in _started if each.poll() is None]
-    read_end, write_end = os.pipe()
-    log = os.open(paths.supervisor_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
-    logged = os.fstat(log).st_size
-    try:
-        _started.append(
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", "jobpool_cli.supervisor", str(paths.root), f"--report={write_end}"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(write_end,),
-                start_new_session=True,
-                cwd="/",
-                # A pool that is started from a task of another pool does not end with it.
-                env={name: value for name, value in os.environ.items() if name != MARK}
-                | {ROOT_MARK: os.path.realpath(paths.root)},
-            )
-        )
-    except OSError as error:
-        raise MachineError(f"the supervisor could not be started: {error}") from error
-    finally:
-        os.close(write_end)
-        os.close(log)
-    with open(read_end, "rb") as pipe:
-        line = pipe.readline()
+    report = standby.give(paths) if standby is not None else None
+    line = b""
+    if report is not None:
+        line = _read_line(report)
+    logged = paths.supervisor_log.stat().st_size if paths.supervisor_log.exists() else 0
+    if not line:
+        log = os.open(paths.supervisor_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            line = _read_line(_spawn((f"--root={paths.root}",), log))
+        except OSError as error:
+            raise MachineError(f"the supervisor could not be started: {error}") from error
+        finally:
+            os.close(log)
     if not line:
         # The log's end is shown here, because `map` deletes a pool that never ran.
         said = _written_since(paths, logged)
         raise MachineError(f"the supervisor of {paths.root.name} ended before it was ready" + (said and f":\n{said}"))
-    report = Report(**json.loads(line))
-    if not report.ok:
-        raise _error(report)
+    told = Report(**json.loads(line))
+    if not told.ok:
+        raise _error(told)
+
+
+def _spawn(arguments: Sequence[str], log: int, *kept: int) -> int:
+    """Start a supervisor process that writes to ``log`` and keeps some descriptors; return where its report comes."""
+    _started[:] = [each for each in _started if each.poll() is None]
+    read_end, write_end = os.pipe()
+    try:
+        _started.append(
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "jobpool_cli.supervisor", f"--report={write_end}", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(write_end, *kept),
+                start_new_session=True,
+                cwd="/",
+                # A pool that is started from a task of another pool does not end with it.
+                env={name: value for name, value in os.environ.items() if name != MARK},
+            )
+        )
+    except OSError:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    return read_end
+
+
+def _read_line(fd: int) -> bytes:
+    with open(fd, "rb") as pipe:
+        return pipe.readline()
+
+
+def _world() -> tuple[dict[str, str], str]:
+    """Return what a process inherits and the user's code may change: environment and working directory."""
+    return dict(os.environ), os.getcwd()
 
 
 def _written_since(paths: PoolPaths, start: int) -> str:

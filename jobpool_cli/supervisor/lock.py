@@ -6,9 +6,11 @@ that ends; others can ask for it without taking it; and no other part of the pro
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobpool_cli.errors import ConflictError
@@ -37,9 +39,48 @@ class PoolLock:
                 f"see how far it is: jobpool status {path.parent.name}",
             ) from None
 
+    def inscribe(self, pool_id: str) -> None:
+        """Write the pool's id into the file: what a pool left running is found by it, even if pool.json is damaged."""
+        os.pwrite(self._fd, pool_id.encode(), 0)
+
     def release(self) -> None:
         """Give the lock back."""
         os.close(self._fd)
+
+
+def holders(path: Path) -> Iterator[tuple[int, int]]:
+    """Yield the number of each process that has the lock's file open for writing, and a descriptor of it (pidfd).
+
+    Only a supervisor, `map` and `rm` do so; the kernel does not tell who holds a lock of this kind. The descriptor
+    pins the process while the caller looks at it. Processes of other users do not show.
+    """
+    try:
+        wanted = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(int(entry.name))
+            try:
+                if _has_open_for_writing(entry.name, wanted):
+                    yield int(entry.name), pidfd
+            finally:
+                os.close(pidfd)
+
+
+def _has_open_for_writing(pid: str, wanted: os.stat_result) -> bool:
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found = os.stat(f"/proc/{pid}/fd/{fd}")
+            if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+                continue
+            with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+                flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                return True
+    return False
 
 
 def is_held(path: Path) -> bool:

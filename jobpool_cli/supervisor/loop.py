@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from jobpool_cli.engines.base import BootFailed, Engine, EngineEvent, Lost, Outcomes, Ready
 from jobpool_cli.engines.local import LocalEngine
 from jobpool_cli.engines.processes import kill_marked
+from jobpool_cli.engines.worker_process import WorkerProcess
 from jobpool_cli.errors import JobPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions
@@ -70,15 +71,25 @@ _LOSSES = {
 class Supervisor:
     """One pool's supervisor, from the taken lock to the last commit."""
 
-    def __init__(self, paths: PoolPaths, report: Callable[[Report], None]) -> None:
-        """Read the pool's state and get ready; ``report`` tells the starter how it went, once."""
+    def __init__(
+        self, paths: PoolPaths, report: Callable[[Report], None], standby: Sequence[WorkerProcess] = ()
+    ) -> None:
+        """Read the pool's state and get ready.
+
+        Args:
+            paths: the pool, whose lock is held.
+            report: tells the starter how it went, once.
+            standby: workers that were started before the pool was there.
+        """
         self._paths = paths
         self._report = report
         self._manifest = Manifest.read(paths.pool_json)
         self._options: PoolOptions = self._manifest.options
         self._stop_reason = ""
         """Why this supervisor must end, whatever is asked of it."""
-        kill_marked(self._manifest.id)
+        if not standby:
+            # What a dead supervisor may have left; a pool whose workers stood by never had another.
+            kill_marked(self._manifest.id)
         self._writer = StateWriter(paths.state_db)
         left_running = read_left_running(paths.slots)
         with StateReader(paths.state_db) as reader:
@@ -94,7 +105,7 @@ class Supervisor:
                 paused=counters.paused,
             )
             self._unfinished = recovery.fill(self._scheduler, reader, self._manifest.n_jobs)
-        self._engine: Engine = self._local_engine(counters.udf)
+        self._engine: Engine = self._local_engine(counters.udf, standby)
         self._sealer = Sealer(paths)
         self._control = Control(
             paths, self._writer, self._feed, self._change, self._commit, self._scheduler,
@@ -108,7 +119,7 @@ class Supervisor:
         self._lost: Lost | None = None
         self._change(partial(self._writer.set_stop_reason, WAS_KILLED))
 
-    def _local_engine(self, udf: int) -> LocalEngine:
+    def _local_engine(self, udf: int, standby: Sequence[WorkerProcess]) -> LocalEngine:
         engine = LocalEngine(
             self._paths,
             self._options,
@@ -116,6 +127,7 @@ class Supervisor:
             folder=Path(self._manifest.folder),
             udf=udf,
             first_worker=recovery.next_worker(self._paths),
+            standby=standby,
         )
         read_end, write_end = os.pipe()
         for end in (read_end, write_end):

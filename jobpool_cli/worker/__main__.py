@@ -1,17 +1,19 @@
-"""The worker process's entry point; its command line is private to ``engines.local``."""
+"""The worker process's entry point; its command line is private to ``engines.worker_process``."""
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 from jobpool_cli.layout import PoolPaths
+from jobpool_cli.worker.protocol import Assignment, send_frame
 
 PR_SET_PDEATHSIG = 1
+STDOUT, STDERR = 1, 2
 
 
 def die_with(parent: int) -> None:
@@ -21,31 +23,37 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def main() -> None:
+def main(parent: int, orders: socket.socket, outcomes: socket.socket) -> None:
     """Run one worker."""
-    parser = argparse.ArgumentParser(prog="jobpool-worker")
-    for name in ("--slot", "--worker", "--udf", "--orders", "--outcomes", "--parent"):
-        parser.add_argument(name, type=int, required=True)
-    parser.add_argument("root", type=Path)
-    options = parser.parse_args()
-    die_with(options.parent)
-
-    # Only now, so that the imports above cannot outlive a dead supervisor by more than a moment.
+    die_with(parent)
+    # Only now, so that the imports cannot outlive a dead supervisor by more than a moment.
     from jobpool_cli.worker.loop import Worker  # noqa: PLC0415
 
+    send_frame(outcomes, "warm", {})
+    message, descriptors, _, _ = socket.recv_fds(orders, 1 << 16, 1)
+    if not message:
+        os._exit(0)
+    assignment = Assignment.decode(message)
+    for standard in (STDOUT, STDERR):
+        os.dup2(descriptors[0], standard)
+    os.close(descriptors[0])
     worker = Worker(
-        PoolPaths(options.root),
-        pool=options.root.name,
-        slot=options.slot,
-        worker=options.worker,
-        orders=socket.socket(fileno=options.orders),
-        outcomes=socket.socket(fileno=options.outcomes),
+        PoolPaths(Path(assignment.root)),
+        slot=assignment.slot,
+        worker=assignment.worker,
+        orders=orders,
+        outcomes=outcomes,
     )
-    if worker.boot(options.udf):
+    if worker.boot(assignment.udf):
         worker.serve()
     # Not sys.exit: threads and exit handlers that the UDF left behind must not hold the worker up.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    given = dict(each.removeprefix("--").split("=", 1) for each in sys.argv[1:])
+    main(
+        int(given["parent"]),
+        orders=socket.socket(fileno=int(given["orders"])),
+        outcomes=socket.socket(fileno=int(given["outcomes"])),
+    )

@@ -58,11 +58,10 @@ class Worker:
     """One worker process's life after its imports."""
 
     def __init__(
-        self, paths: PoolPaths, *, pool: str, slot: int, worker: int, orders: socket.socket, outcomes: socket.socket
+        self, paths: PoolPaths, *, slot: int, worker: int, orders: socket.socket, outcomes: socket.socket
     ) -> None:
         """Set up; ``orders`` and ``outcomes`` are the two channels of ``protocol``."""
         self._paths = paths
-        self._pool = pool
         self._worker = worker
         self._slot = SharedSlots(paths.slots).slot(slot)
         self._orders = orders
@@ -83,7 +82,7 @@ class Worker:
         if self._order is None or word == IDLE:
             return None
         task = self._slot[FIRST] + (word & ((1 << POSITION_BITS) - 1))
-        return context.TaskContext(self._pool, task, self._order.attempt)
+        return context.TaskContext(self._paths.root.name, task, self._order.attempt)
 
     def boot(self, udf: int) -> bool:
         """Load a code version and report; False if that failed and the pool cannot run."""

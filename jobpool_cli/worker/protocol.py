@@ -36,6 +36,25 @@ class ProtocolError(JobPoolError):
 
 
 @dataclass(frozen=True)
+class Assignment:
+    """The first message to a worker process, which comes with the descriptor of its log: what it is for."""
+
+    root: str
+    slot: int
+    worker: int
+    udf: int
+
+    def encode(self) -> bytes:
+        """The message's bytes."""
+        return json.dumps([self.root, self.slot, self.worker, self.udf]).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Assignment:
+        """The inverse of ``encode``."""
+        return cls(*json.loads(data))
+
+
+@dataclass(frozen=True)
 class BatchOrder:
     """A batch as the worker is told of it: half-open ranges of tasks, all of one attempt and one code version."""
 
@@ -57,7 +76,7 @@ class BatchOrder:
 
 @dataclass(frozen=True)
 class Frame:
-    """One message of a worker: ``kind`` is ready, boot-failed or outcomes; the rest depends on it."""
+    """One message of a worker: ``kind`` is warm, ready, boot-failed or outcomes; the rest depends on it."""
 
     kind: str
     body: dict[str, Any]

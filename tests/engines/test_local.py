@@ -48,7 +48,7 @@ class Rig:
 
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.setattr(submit, "launch", lambda _paths: None)
+    monkeypatch.setattr(submit, "launch", lambda _paths, _standby: None)
     made = Rig(Bench(tmp_path), "def f(x: int):\n    _wait_for('go') if x >= 50 else None\n    return x\n")
     yield made
     made.engine.stop()

@@ -107,7 +107,7 @@ def test_a_pool_killed_before_it_sealed_is_interrupted_and_resume_only_seals(ben
     bench.release("go")
     with open(os.devnull, "wb") as report:
         subprocess.run(
-            [sys.executable, "-c", UNSEALED, str(pool.paths.root), f"--report={report.fileno()}"],
+            [sys.executable, "-c", UNSEALED, f"--root={pool.paths.root}", f"--report={report.fileno()}"],
             pass_fds=(report.fileno(),), check=False, timeout=60,
         )  # fmt: skip
     until(lambda: not pool.is_live())

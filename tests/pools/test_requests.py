@@ -270,7 +270,7 @@ def test_a_pool_that_is_being_removed_cannot_be_resumed(bench: Bench, monkeypatc
 def test_a_pool_that_somebody_resumed_before_map_could_start_it_stays(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quicker(paths: PoolPaths) -> None:
+    def quicker(paths: PoolPaths, _standby: None) -> None:
         launch(paths)
         launch(paths)
 

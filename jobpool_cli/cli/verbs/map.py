@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -109,11 +110,12 @@ def command(
     if name is not None:
         check_name(name)
     stdin = sys.stdin.buffer if args == "-" and sys.stdin is not None else None
-    submission = JobPool.check(udf, args, constants=fixed, options=chosen, input_format=input_format, stdin=stdin)
-    if dry_run:
-        _show(submission, home_folder(home), name)
-        return
-    pool = JobPool.submit(submission, name=name, home=home)
+    with contextlib.nullcontext() if dry_run else JobPool.stand_by(chosen) as standby:
+        submission = JobPool.check(udf, args, constants=fixed, options=chosen, input_format=input_format, stdin=stdin)
+        if standby is None:
+            _show(submission, home_folder(home), name)
+            return
+        pool = JobPool.submit(submission, name=name, home=home, standby=standby)
     _print_name(pool.name)
     if wait:
         check_success(wait_for(pool))

@@ -12,17 +12,18 @@ import collections.abc
 import dataclasses
 import enum
 import functools
+import sys
 import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
-
-from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from jobpool_cli.errors import InputError
 
-_CONFIG = ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True)
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 _PARTS = (list, dict, tuple, set, frozenset, collections.deque, collections.abc.Collection, collections.abc.Iterable)
 
 Converter = Callable[[Any], Any]
@@ -94,7 +95,7 @@ def has_parts(annotation: Any) -> bool:
     kind = annotation if origin is None else origin
     if not isinstance(kind, type) or issubclass(kind, str | bytes | bytearray | enum.Enum):
         return False
-    return issubclass(kind, BaseModel | _Parts) or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind)
+    return issubclass(kind, _Parts) or _is_model(kind) or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind)
 
 
 def text_converter(annotation: Any) -> Converter:  # noqa: PLR0911 - one line a kind
@@ -175,6 +176,12 @@ def reason(error: ValueError) -> str:
     return text + (f" (and {len(more)} more)" if more else "")
 
 
+def _is_model(kind: type) -> bool:
+    """Whether it is a pydantic model; where nobody has imported pydantic, there is none."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and issubclass(kind, pydantic.BaseModel)
+
+
 class _PartsMeta(type):
     """issubclass() against every kind of container, abstract ones included."""
 
@@ -192,9 +199,18 @@ def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def _new_adapter(annotation: Any) -> TypeAdapter[Any]:
+    # A tenth of a second, which functions of plain types and plain cells do without.
+    from pydantic import (  # noqa: PLC0415
+        ConfigDict,
+        PydanticSchemaGenerationError,
+        PydanticUserError,
+        TypeAdapter,
+    )
+
+    config = ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True)
     try:
         try:
-            return TypeAdapter(annotation, config=_CONFIG)
+            return TypeAdapter(annotation, config=config)
         except PydanticUserError as error:
             # Models and dataclasses bring their own configuration and accept no other.
             if error.code != "type-adapter-config-unused":
@@ -220,7 +236,7 @@ def _annotated_from_text(annotation: Any) -> Converter:
     validate = adapter(annotation)
     if not has_parts(annotation) and len(members(bare(annotation))) == 1:
         plain = text_converter(bare(annotation))
-        if getattr(plain, "__func__", None) is TypeAdapter.validate_python:
+        if getattr(plain, "__func__", None) is type(validate).validate_python:
             return validate.validate_python
 
     convert = text_converter(bare(annotation))

@@ -19,12 +19,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.store.arguments.signature import Parameter, Signature
-from jobpool_cli.store.values.buffers import fixed_width
+from jobpool_cli.store.values.buffers import fixed_width, null_positions
 
 # Field metadata: how a stored column is read.
 ENCODING = b"jobpool.encoding"
@@ -266,18 +265,19 @@ def _numbers(chunk: pa.Array, form: str) -> list[object]:
     # One format stands for all of them: the type checker wants to see a literal.
     values = cast("list[object]", content.cast(cast("Literal['q']", form)).tolist())
     if chunk.null_count:
-        for position in _numbers(pc.indices_nonzero(chunk.is_null()), "Q"):
-            values[cast("int", position)] = None
+        for position in null_positions(chunk):
+            values[position] = None
     return values
 
 
 def _moments(chunk: pa.Array, kind: str) -> list[object]:
     """Dates and times from their numbers; the smallest number is NumPy's NaT, which becomes None."""
-    if chunk.null_count:
-        chunk = pc.fill_null(chunk, _NOT_A_TIME)
     if not len(chunk):
         return []
     numbers = np.frombuffer(chunk.buffers()[1], np.int64, len(chunk), chunk.offset * 8)
+    if chunk.null_count:
+        numbers = numbers.copy()
+        numbers[null_positions(chunk)] = _NOT_A_TIME
     values: list[object] = numbers.view(kind).astype(object).tolist()
     return values
 

@@ -28,12 +28,12 @@ _FAST = {
 }
 
 
-def convert_fast(column: pa.ChunkedArray, kind: type) -> tuple[pa.ChunkedArray, pa.ChunkedArray] | None:
+def convert_fast(column: pa.ChunkedArray, kind: type) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None] | None:
     """Convert the cells whose form is plain.
 
     Returns:
-        The converted column (null where a cell is missing or left over) and where cells are left over; None if there
-        is no fast way for that type.
+        The converted column (null where a cell is missing or left over) and where cells are left over, None if none
+        is; None if there is no fast way for that type.
     """
     if kind is datetime:
         return _convert_datetimes(column)
@@ -43,27 +43,23 @@ def convert_fast(column: pa.ChunkedArray, kind: type) -> tuple[pa.ChunkedArray, 
     matches = pc.match_substring_regex(column, pattern)
     if pc.all(matches, min_count=0).as_py():
         # Nulls count for nothing in all(): they are missing cells, not left over ones.
-        return column.cast(target), _nowhere(column)
+        return column.cast(target), None
     plain = pc.if_else(matches, column, pa.scalar(None, pa.string()))
     return plain.cast(target), pc.fill_null(pc.invert(matches), fill_value=False)
 
 
-def _convert_datetimes(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray] | None:
+def _convert_datetimes(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, None] | None:
     """All cells or none: what is left over might have a zone, and a column has one zone or none."""
     try:
         if pc.all(pc.match_substring_regex(column, _DATETIME), min_count=0).as_py():
-            return column.cast(pa.timestamp("us")), _nowhere(column)
+            return column.cast(pa.timestamp("us")), None
         if pc.all(pc.match_substring_regex(column, _DATETIME_UTC), min_count=0).as_py():
             naive = pc.utf8_rtrim(column, characters="Z").cast(pa.timestamp("us"))
-            return pc.assume_timezone(naive, "UTC"), _nowhere(column)
+            return pc.assume_timezone(naive, "UTC"), None
     except pa.ArrowInvalid:
         # A 30th of February: pydantic finds which cell.
         pass
     return None
-
-
-def _nowhere(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.repeat(pa.scalar(False), len(column))], pa.bool_())  # noqa: FBT003
 
 
 def infer_column(column: pa.ChunkedArray) -> pa.ChunkedArray:

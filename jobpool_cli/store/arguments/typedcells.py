@@ -35,6 +35,8 @@ from jobpool_cli.store.arguments.textcells import convert_fast
 MARKERS = frozenset({"NA", "N/A", "NaN", "nan", "null", "None", "NULL"})
 
 _PLAIN = (int, float, bool, str, date, datetime)
+# What stands for a missing cell where the annotation is nothing but this type, and there is nothing to ask pydantic.
+_EMPTY = {float: math.nan, str: ""}
 _BAD_CELLS_KEPT = 5
 # pydantic describes every error of a list that it validates: by the piece, a column of nonsense stays small.
 _PIECE = 10_000
@@ -45,6 +47,8 @@ def missing_value(parameter: Parameter, *, textual: bool) -> tuple[bool, object]
     annotation = parameter.annotation
     if is_optional(annotation):
         return True, None
+    if annotation in _EMPTY:
+        return True, _EMPTY[annotation]
     candidates: list[object] = []
     for member in map(bare, members(bare(annotation))):
         if member is float:
@@ -70,7 +74,8 @@ def convert_text_column(column: pa.ChunkedArray, field: pa.Field, parameter: Par
     allowed, missing = missing_value(parameter, textual=True)
     kind = _plain_kind(annotation)
     if kind is str:
-        return Converted(field, column if missing is None else pc.fill_null(column, missing))
+        filled = column if missing is None or not column.null_count else pc.fill_null(column, missing)
+        return Converted(field, filled)
     if is_path(annotation):
         # A path is stored as its text anyway, and making one costs more than reading a row.
         texts = _with_missing(column, field.name, parameter)
@@ -78,9 +83,9 @@ def convert_text_column(column: pa.ChunkedArray, field: pa.Field, parameter: Par
     fast = convert_fast(column, kind) if kind is not None else None
     if fast is not None:
         values, left_over = fast
-        n_left = pc.sum(left_over).as_py() or 0
-        if not n_left:
+        if left_over is None:
             return _with_missing(values, field.name, parameter)
+        n_left = pc.sum(left_over).as_py() or 0
         if n_left * 2 < len(column):
             found = _convert_unique(column.filter(left_over), parameter, missing, allowed=allowed)
             array = plain_array(found.values)
