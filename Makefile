@@ -3,6 +3,7 @@
 #   make demo    a real job, from its table to its collected result
 #   make test    lint, types, import layers, tests (PYTEST_ARGS="-k retry" for some of the tests)
 #   make lint    the first three of these
+#   make bench   jobpool and its peers, side by side (BENCH_ARGS="--works a,b --rounds 5", BENCH_ARGS=--quick)
 #   make clean   remove what the others made
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -28,10 +29,13 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+bench: $(VENV)/made.stamp
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 clean:
-	rm -rf $(VENV) .demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .bench .demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	rm -f examples/*/*.csv examples/*/*.parquet
-	find examples jobpool_cli tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find benchmarks examples jobpool_cli tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is made anew when what it must hold has changed; otherwise a second run begins at once.
 $(VENV)/examples.stamp: $(VENV)/made.stamp pyproject.toml jobpool_cli/version.py

@@ -55,8 +55,8 @@ def post(folder: Path, action: str, details: dict[str, Any]) -> Request:
 def waiting(folder: Path) -> list[Path]:
     """Return the files of requests that wait, oldest first; cheap enough to call many times a second."""
     with contextlib.suppress(FileNotFoundError):
-        names = [each.name for each in folder.iterdir()]
-        return [folder / name for name in sorted(names) if name.endswith(SUFFIX) and name[0] != TEMPORARY_PREFIX[0]]
+        names = sorted(os.listdir(folder))
+        return [folder / name for name in names if name.endswith(SUFFIX) and name[0] != TEMPORARY_PREFIX[0]]
     return []
 
 

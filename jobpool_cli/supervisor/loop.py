@@ -59,7 +59,7 @@ from jobpool_cli.supervisor.scheduler import Scheduler
 from jobpool_cli.supervisor.sealing import Sealer, worth_sealing
 
 POLL_SECONDS = 0.05
-COMMIT_SECONDS = 0.05
+COMMIT_SECONDS = 0.1
 
 _LOSSES = {
     LossCause.CRASH: ("crash", "WorkerCrashed"),

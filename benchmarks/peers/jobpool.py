@@ -1,0 +1,87 @@
+"""jobpool from the command line: ``jobpool map FILE ARGS --wait``, as a script or a cron job would call it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from benchmarks.environment import jobpool_command
+from benchmarks.measure import Context, Figures, MeasureError
+from benchmarks.peers import Job, main
+from jobpool_cli import JobPool
+
+NAME = "jobpool map --wait"
+KEEPS = "every task's state, attempts, times, log and result; the function and its arguments as they were submitted"
+FORGETS = "nothing"
+
+END_SECONDS = 30.0
+
+
+def run(job: Job) -> Figures:
+    """Run the command; then, outside its time, read from the pool what it says of itself, and check the results."""
+    file = Path(inspect.getfile(job.function))
+    (parameter,) = inspect.signature(job.function).parameters
+    table = job.folder / "args.csv"
+    table.write_text("".join(f"{cell}\n" for cell in [parameter, *job.arguments]), encoding="utf-8")
+    home = job.folder / "home"
+    context = Context(
+        python=Path(sys.executable),
+        jobpool=jobpool_command(Path(sys.executable)),
+        scratch=job.folder,
+        rounds=1,
+        quick=False,
+        workers=job.workers,
+    )
+    command = ["map", f"{file}:{job.function.__name__}", str(table), "--wait", "--workers", str(job.workers)]
+    wall = context.run_jobpool(*command, home=home).wall
+    run_seconds = json.loads(context.run_jobpool("status", "last", "--json", home=home).stdout)["total_time"]
+    pool = JobPool.open("last", home=str(home))
+    wait_for_end(pool)
+    size = sum(each.stat().st_blocks * 512 for each in (home / "pools" / pool.name).rglob("*") if each.is_file())
+    job.check([result for _, result in pool.results_now()])
+    return {
+        "wall": wall,
+        "seconds": wall,
+        "run_seconds": run_seconds,
+        "disk_bytes": size,
+        **work_times(pool.paths.results),
+    }
+
+
+def wait_for_end(pool: JobPool) -> None:
+    """Wait for the supervisor to be gone: what it does last is to give free pages of its database back."""
+    deadline = time.monotonic() + END_SECONDS
+    while pool.is_live():
+        if time.monotonic() > deadline:
+            raise MeasureError("the pool is done, and its supervisor does not end")
+        time.sleep(0.01)
+
+
+def work_times(results: Path) -> Figures:
+    """Work out from the times that the pool keeps of every task how long workers were at work, and how busily.
+
+    Returns:
+        map_seconds: from the first task's start to the last one's end.
+        all_up_rate: tasks a second from the moment at which the last worker began its first task.
+    """
+    table = pq.read_table(results, columns=["started", "duration_ns", "worker"])
+    starts = pc.cast(table["started"], "int64")
+    ends = pc.add(starts, pc.divide(table["duration_ns"], 1000))
+    end = pc.max(ends).as_py()
+    first_starts = (
+        pa.table([table["worker"], starts], ["worker", "start"]).group_by("worker").aggregate([("start", "min")])
+    )
+    all_up = pc.max(first_starts["start_min"]).as_py()
+    done_then = pc.sum(pc.greater_equal(starts, all_up)).as_py()
+    return {"map_seconds": (end - pc.min(starts).as_py()) / 1e6, "all_up_rate": done_then * 1e6 / (end - all_up)}
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,66 @@
+"""The table that a run leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import page, peers, report
+from benchmarks.goals import Goal, judge, times_the_rate
+from benchmarks.measure import Row
+
+ROWS = [
+    Row(contender="jobpool", name="jobpool", tasks=1000, rounds=[{"rate": 4000.0}, {"rate": 6000.0}], failed=""),
+    Row(contender="other", name="Other", tasks=10, rounds=[{"rate": 2000.0, "wall": 0.5}] * 2, failed=""),
+    Row(contender="gone", name="Gone", tasks=10, rounds=[], failed="there is no\n`gone` here"),
+]
+
+
+def _work(**changes: Any) -> dict[str, Any]:
+    goals = [
+        report.goal_entry(judge(Goal("twice the other", times_the_rate("other"), at_least=2), ROWS)),
+        report.goal_entry(judge(Goal("ten times the other", times_the_rate("other"), at_least=10), ROWS)),
+        report.goal_entry(judge(Goal("twice the gone", times_the_rate("gone"), at_least=2), ROWS)),
+    ]
+    columns = {"rate": "tasks/s", "wall": "seconds", "other": "never measured"}
+    return {"title": "Some work", "quick": False, "columns": columns, "plot": "rate", "rows": ROWS, "goals": goals} | (
+        changes
+    )
+
+
+def test_the_table_shows_goals_medians_and_who_has_no_figure() -> None:
+    table = report.table({"machine": {"Python": "3.13"}, "works": {"x": _work()}})
+    assert "Python 3.13" in table
+    assert "| x | twice the other | 2.50 (2.00 to 3.00) | yes |" in table
+    assert "| x | ten times the other | 2.50 (2.00 to 3.00) | **no** |" in table
+    assert "| x | twice the gone | not measured | open |" in table
+    assert "|  | tasks | tasks/s | seconds |" in table
+    assert "| jobpool | 1,000 | 5,000 (4,000 to 6,000) |  |" in table
+    assert "| Other | 10 | 2,000 | 0.500 |" in table
+    assert "Without figures: Gone: there is no `gone` here" in table
+
+
+def test_a_quick_run_claims_nothing() -> None:
+    table = report.table({"machine": {}, "works": {"x": _work(quick=True)}})
+    assert "yes" not in table
+    assert "**no**" not in table
+    assert "the figures mean nothing" in table
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1234567, "1,230,000"), (1234, "1,230"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.012")],
+)
+def test_a_number_has_three_digits_that_mean_something(value: float, shown: str) -> None:
+    assert report.number(value) == shown
+
+
+def test_every_peer_says_what_it_keeps_and_what_it_forgets() -> None:
+    for peer in peers.names():
+        assert {"NAME", "KEEPS", "FORGETS"} <= peers.facts(peer).keys(), peer
+
+
+def test_the_page_lists_the_peers_as_they_are() -> None:
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert page.filled(text) == text, "run: python -m benchmarks.page"
