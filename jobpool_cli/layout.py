@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jobpool_cli.errors import UsageError
 
@@ -37,11 +37,10 @@ FOLDER_MODE = 0o700
 # A leading dot hides a file from globs and from dataset readers until it is whole and renamed.
 TEMPORARY_PREFIX = ".tmp-"
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 
 
-@dataclass(frozen=True)
-class PoolPaths:
+class PoolPaths(NamedTuple):
     """All paths of one pool, from its root folder."""
 
     root: Path
@@ -131,7 +130,7 @@ def check_name(name: str) -> str:
     Raises:
         UsageError: the name is empty, too long, or holds what a file name or a shell would trip over.
     """
-    if not NAME_PATTERN.fullmatch(name) or name == "last":
+    if not re.fullmatch(NAME_PATTERN, name) or name == "last":
         raise UsageError(
             f"{name!r} cannot be a pool's name",
             "use 1 to 100 letters, digits, '.', '_' or '-', beginning with a letter, a digit or '_'"

@@ -1,6 +1,7 @@
 """Frozen types that every layer shares: states and their legal moves, options, status, one task's facts.
 
-Standard library only: ``jobpool status`` loads this and must start as fast as Python does.
+Standard library only: ``jobpool status`` loads this and must start as fast as Python does. That is why they are named
+tuples: the making of a frozen dataclass takes four times as long.
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 # Processes that one pool can have on a machine: records of the shared file that tells what each of them runs.
 MAX_PROCESSES = 1024
 
-_PLACE = re.compile(r"(?P<file>.*?)(:(?P<line>\d+))?( in (?P<function>.+))?", re.DOTALL)
+_PLACE = r"(?P<file>.*?)(:(?P<line>\d+))?( in (?P<function>.+))?"
 # How a place is written that lies outside of the user's code: a killed worker has none.
 NOWHERE = "-"
 
@@ -49,8 +50,7 @@ class PoolState(StrEnum):
     PAUSED = "paused"
 
 
-@dataclass(frozen=True)
-class PoolOptions:
+class PoolOptions(NamedTuple):
     """How a pool runs; chosen at `map`, kept in pool.json.
 
     Attributes:
@@ -78,11 +78,10 @@ class PoolOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """The options as pool.json holds them."""
-        return asdict(self)
+        return self._asdict()
 
 
-@dataclass(frozen=True)
-class UdfSource:
+class UdfSource(NamedTuple):
     """Which code a pool runs: one snapshot of the user's function.
 
     Attributes:
@@ -100,8 +99,7 @@ class UdfSource:
     created: datetime
 
 
-@dataclass(frozen=True)
-class Where:
+class Where(NamedTuple):
     """The deepest frame of a failure that lies in the user's code."""
 
     file: str
@@ -119,7 +117,7 @@ class Where:
             place: ``file``, ``file:line`` or ``file:line in function``; the file absolute, relative to the working
                 folder, or only the end of its path.
         """
-        wanted = _PLACE.fullmatch(place)
+        wanted = re.fullmatch(_PLACE, place, re.DOTALL)
         assert wanted is not None  # noqa: S101 - every part is optional
         file, line, function = wanted["file"], wanted["line"], wanted["function"]
         return (
@@ -129,8 +127,7 @@ class Where:
         )
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """One failed attempt of one task, as the state database keeps it.
 
     Attributes:
@@ -164,21 +161,20 @@ class Failure:
     current: bool = True
 
 
-@dataclass(frozen=True)
-class FailureGroup:
+class FailureGroup(NamedTuple):
     """Failures of one exception type at one place of the user's code.
 
     Attributes:
         type: the exception's type, as ``Failure`` has it.
         where: deepest frame in the user's code, None where there is none (a killed worker).
-        count: tasks whose present state is such a failure.
+        size: tasks whose present state is such a failure.
         example: the lowest of them.
         message: the example's.
     """
 
     type: str
     where: Where | None
-    count: int
+    size: int
     example: int
     message: str
 
@@ -196,8 +192,7 @@ class FailureGroup:
         return self.where is None if at == NOWHERE else self.where is not None and self.where.is_at(at)
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """One attempt of a task that ended.
 
     Attributes:
@@ -221,8 +216,7 @@ class Ended:
     again: bool = False
 
 
-@dataclass(frozen=True)
-class Changes:
+class Changes(NamedTuple):
     """What ended between two looks.
 
     Attributes:
@@ -232,12 +226,11 @@ class Changes:
     """
 
     listed: tuple[Ended, ...] = ()
-    others: Mapping[TaskState, int] = field(default_factory=dict)
+    others: Mapping[TaskState, int] = MappingProxyType({})
     others_again: int = 0
 
 
-@dataclass(frozen=True)
-class RunningTask:
+class RunningTask(NamedTuple):
     """A task that a live worker is on right now, read from the shared slots.
 
     Attributes:
@@ -259,8 +252,7 @@ class RunningTask:
     log_start: int
 
 
-@dataclass(frozen=True)
-class PoolStatus:
+class PoolStatus(NamedTuple):
     """One look at a pool, cheap at any size.
 
     Attributes:
@@ -287,7 +279,7 @@ class PoolStatus:
     reason: str = ""
     udf: str = ""
     workers: int = 0
-    udf_versions: Mapping[int, int] = field(default_factory=dict)
+    udf_versions: Mapping[int, int] = MappingProxyType({})
 
     @property
     def finished(self) -> int:

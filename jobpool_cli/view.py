@@ -114,13 +114,18 @@ class PoolView:
         arguments = self.arguments(tasks)
         return with_constants(arguments, self.constants(), range(self.n_jobs) if tasks is None else tasks)
 
-    def task_table(self, tasks: Sequence[int] | None = None, states: Sequence[TaskState] | None = None) -> pa.Table:
-        """Return one row per task with its state, attempt, times, worker and error."""
+    def task_table(
+        self,
+        tasks: Sequence[int] | None = None,
+        states: Sequence[TaskState] | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Return one row per task, at most so many, with its state, attempt, times, worker and error."""
         from jobpool_cli.store.tasks import task_table  # noqa: PLC0415
 
         self.check_tasks(tasks or ())
         with self._reader() as reader:
-            return task_table(self.paths, reader, self.n_jobs, self.running_tasks(), tasks, states)
+            return task_table(self.paths, reader, self.n_jobs, self.running_tasks(), tasks, states, limit)
 
     def logs(
         self, tasks: Sequence[int] | None = None, *, attempt: int | None = None, tail: int | None = None

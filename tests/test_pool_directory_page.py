@@ -14,7 +14,7 @@ import pytest
 from jobpool_cli import layout
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import slots
-from jobpool_cli.store.outcomes.table import encode_blob, table_of
+from jobpool_cli.store.outcomes.table import batch_of, blob_of, table_of
 from jobpool_cli.store.values.codec import encode
 
 PAGE = (Path(__file__).parents[1] / "docs/reference/pool-directory.md").read_text(encoding="utf-8")
@@ -53,10 +53,10 @@ def test_the_page_names_the_files_inside_the_folders_as_the_code_does() -> None:
 
 def test_the_page_lists_the_columns_of_the_results_with_their_types() -> None:
     one = np.array([5], np.int64)
-    blob = encode_blob(
+    blob = blob_of(batch_of(
         tasks=one, started_us=one, duration_ns=one, cpu_ns={}, log_start=one, log_end=one, results=encode([1]),
         attempt=1, worker=1, udf=1,
-    )  # fmt: skip
+    ))  # fmt: skip
     schema = table_of(blob).schema
     shown = {
         pa.dictionary(pa.int8(), pa.string()): "dictionary of string",

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from jobpool_cli.cli import render
 from jobpool_cli.errors import ExitCode, JobPoolError
@@ -55,12 +55,15 @@ class Verbs(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002, D102
         return list(VERBS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002, D102
-        return build(cmd_name) if cmd_name in VERBS else None
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Return a verb as completion lists it: its name and its line of help."""
+        return TyperCommand(cmd_name, short_help=VERBS[cmd_name][1]) if cmd_name in VERBS else None
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: D102
-        known = ctx.resilient_parsing or not args or args[0] in VERBS or args[0].startswith("-")
-        if not known:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Build the verb that the command line names."""
+        if args and args[0] in VERBS:
+            return args[0], build(args[0]), args[1:]
+        if args and not args[0].startswith("-") and not ctx.resilient_parsing:
             from difflib import get_close_matches  # noqa: PLC0415
 
             near = get_close_matches(args[0], VERBS, 1)
@@ -161,11 +164,7 @@ def _run(arguments: list[str]) -> int:
     try:
         commands = group()
         if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
-            # Makes the shells known; Typer does it itself only where it also adds --install-completion.
-            from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
-
-            completion_init()
-            commands.main(arguments, prog_name=PROGRAM)
+            return _complete(commands, arguments)
         with commands.make_context(PROGRAM, arguments) as context:
             commands.invoke(context)
     except typer.Exit as stop:
@@ -191,6 +190,22 @@ def _run(arguments: list[str]) -> int:
         )
         code = ExitCode.SYSTEM
     return code
+
+
+def _complete(commands: Any, arguments: list[str]) -> int:
+    """Offer words to a shell; return the exit code."""
+    # Makes the shells known; Typer does it itself only where it also adds --install-completion.
+    from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    # For zsh and fish Typer takes markup out of each line of help by way of rich, which takes longer than all the
+    # rest; ours has no markup. A module that is None cannot be imported, and is none that can be found.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    completion_init()
+    try:
+        commands.main(arguments, prog_name=PROGRAM)
+    except SystemExit as stop:  # always: caught, so that the process ends as quickly as every other command's
+        return int(stop.code or ExitCode.OK)
+    return ExitCode.OK
 
 
 def _usage(problem: Any) -> int:

@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 
 from jobpool_cli.errors import JobPoolError, UsageError
+from jobpool_cli.finding import by_age
+from jobpool_cli.layout import home_folder
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|d)?\s*", re.IGNORECASE)
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+# Compiled when they are used: every command has this module, few have a length of time or a size.
+_DURATION = r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|d)?\s*"
+_SIZE = r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(?:i?B)?"
 
 
 def seconds(text: str) -> float:
@@ -22,7 +25,8 @@ def seconds(text: str) -> float:
         UsageError: it is none.
     """
     total, at = 0.0, 0
-    while found := _DURATION.match(text, at):
+    duration = re.compile(_DURATION, re.IGNORECASE)
+    while found := duration.match(text, at):
         total += float(found[1]) * _UNITS[(found[2] or "s").lower()]
         at = found.end()
         if found[2] is None:
@@ -38,18 +42,16 @@ def size(text: str) -> int:
     Raises:
         UsageError: it is none.
     """
-    found = _SIZE.fullmatch(text.strip())
+    found = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if found is None:
         raise UsageError(f"{text!r} is not a size", "write bytes, or for example 512M, 2G")
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def _pool_names(incomplete: str) -> list[str]:
-    """Complete a pool's name on the command line."""
-    from jobpool_cli.pool import JobPool  # noqa: PLC0415
-
+    """Complete a pool's name on the command line, the newest first."""
     with contextlib.suppress(JobPoolError, OSError):  # no place for messages
-        return [name for name in reversed(JobPool.list()) if name.startswith(incomplete)]
+        return [root.name for root in reversed(by_age(home_folder())) if root.name.startswith(incomplete)]
     return []
 
 

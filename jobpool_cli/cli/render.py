@@ -6,16 +6,14 @@ Nothing here imports more than the standard library; what moves on a terminal is
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 # The version of what --json prints; docs/reference/json.md says which changes raise it.
 SCHEMA = 1
@@ -37,7 +35,7 @@ STATE_STYLES = {
 }
 
 # What a terminal would obey instead of show: C0 but tab and newline, DEL, C1, and marks that reorder the line.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 _BREAKS = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _TSV = str.maketrans({"\\": "\\\\", **_BREAKS})
 
@@ -86,7 +84,7 @@ def paint_state(state: str, text: str | None = None, stream: TextIO | None = Non
 
 def escape(text: str, *, lines: bool = False) -> str:
     """Show control characters instead of sending them; with ``lines``, tabs and newlines stay."""
-    text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    text = re.sub(_CONTROL, lambda found: repr(found[0])[1:-1], text)
     if not lines:
         for character, shown in _BREAKS.items():
             text = text.replace(character, shown)
@@ -143,6 +141,8 @@ def error(message: str, hint: str) -> None:
 
 def write_json(content: dict[str, Any], *, flush: bool = False) -> None:
     """Write an object as one line of JSON, with the version of its form first."""
+    import json  # noqa: PLC0415 - only for programs
+
     text = json.dumps({"schema": SCHEMA, **content}, ensure_ascii=False, default=_plain)
     write(for_stream(text, lines=True), flush=flush)
 
@@ -186,8 +186,7 @@ def write_table(
         write(layout.line(cells))
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     widths: Sequence[int]
     right: Sequence[bool]
     state: int | None

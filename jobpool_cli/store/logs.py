@@ -106,7 +106,8 @@ def find_logs(
         for state in (TaskState.ERROR, TaskState.TIMEOUT):
             found.add(state, [(*row[:2], *row[3:6]) for row in failed if row[2] == state])
         for part in read_outcomes(paths, reader, COLUMNS, span):
-            found.add_columns(TaskState.SUCCESS, [numbers(part[name]) for name in COLUMNS])
+            columns = [numbers(part[name]) for name in COLUMNS]
+            found.add_columns(TaskState.SUCCESS, columns if tasks is not None else found.telling(columns))
     files: dict[int, Path] = {}
     for state, (task, number, worker, start, end) in found.latest(tasks, attempt):
         path = files.get(worker) or files.setdefault(worker, paths.worker_log(worker))
@@ -123,6 +124,12 @@ class _Found:
         """Add rows of ``COLUMNS``."""
         if rows:
             self.add_columns(state, [np.array(values, np.int64) for values in zip(*rows, strict=True)])
+
+    def telling(self, columns: Sequence[Int64s]) -> list[Int64s]:
+        """Return those of successes that wrote anything, or that followed upon something that is held: few of most."""
+        known = np.concatenate([part[0] for part in self._parts] or [np.empty(0, np.int64)])
+        kept = (columns[4] > columns[3]) | np.isin(columns[0], known)
+        return [values[kept] for values in columns]
 
     def add_columns(self, state: TaskState, columns: Sequence[Int64s]) -> None:
         """Add the columns ``COLUMNS``."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import FORMAT_VERSION
@@ -13,8 +13,7 @@ from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """The contents of pool.json.
 
     Attributes:

@@ -15,6 +15,7 @@ from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import FAILED_STATES, RunningTask, TaskState
 from jobpool_cli.store.outcomes.segments import read_outcomes
 from jobpool_cli.store.outcomes.table import UNKNOWN, Int64s, numbers
+from jobpool_cli.store.ranges import gaps
 from jobpool_cli.store.state.reader import StateReader, to_microseconds
 from jobpool_cli.store.values.buffers import filled, fixed_width, texts
 
@@ -29,14 +30,18 @@ NANOSECONDS = 1e9
 SPAN_GAP = 65_536
 SPANS = 16
 
+# Where only the first rows are wanted, so many tasks are looked at, and four times as many with each further look.
+FIRST_LOOK = 65_536
+
 
 def task_table(
     paths: PoolPaths,
     reader: StateReader,
     n_jobs: int,
     running: Sequence[RunningTask],
-    tasks: Sequence[int] | None = None,
+    tasks: Sequence[int] | Int64s | None = None,
     states: Sequence[TaskState] | None = None,
+    limit: int | None = None,
 ) -> pa.Table:
     """Return one row per task, ascending, with the columns ``COLUMNS``.
 
@@ -50,7 +55,37 @@ def task_table(
         running: what its workers run right now, read before the state: what has ended since then shows its end.
         tasks: only these, which must be tasks of the pool.
         states: only tasks in these states.
+        limit: at most so many rows; what lies behind them is not read.
     """
+    if tasks is None and states is not None and TaskState.SUCCESS not in states:
+        tasks = _not_succeeded(reader, n_jobs)
+    if limit is None:
+        return _table(paths, reader, n_jobs, running, tasks, states)
+    wanted = np.arange(n_jobs) if tasks is None else np.unique(np.asarray(tasks, np.int64))
+    found: list[pa.Table] = []
+    start, step, missing = 0, FIRST_LOOK if states else limit, limit
+    while True:
+        part = wanted[start : start + step]
+        found.append(_table(paths, reader, n_jobs, running, part, states).slice(0, missing))
+        start, step, missing = start + step, step * 4, missing - found[-1].num_rows
+        if not missing or start >= len(wanted):
+            return pa.concat_tables(found)
+
+
+def _not_succeeded(reader: StateReader, n_jobs: int) -> Int64s:
+    """Return all tasks that have not succeeded."""
+    ranges = gaps(reader.success_ranges(), n_jobs)
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(low, high) for low, high in ranges)])
+
+
+def _table(
+    paths: PoolPaths,
+    reader: StateReader,
+    n_jobs: int,
+    running: Sequence[RunningTask],
+    tasks: Sequence[int] | Int64s | None,
+    states: Sequence[TaskState] | None,
+) -> pa.Table:
     rows = _Rows(n_jobs, tasks)
     rows.add_attempts(reader)
     rows.add_cancelled(reader)
@@ -105,9 +140,9 @@ def spans_of(tasks: Sequence[int] | Int64s) -> list[tuple[int, int]]:
 class _Rows:
     """The columns while they are filled."""
 
-    def __init__(self, n_jobs: int, tasks: Sequence[int] | None) -> None:
+    def __init__(self, n_jobs: int, tasks: Sequence[int] | Int64s | None) -> None:
         self._all = tasks is None
-        self._tasks = np.arange(n_jobs, dtype=np.int64) if tasks is None else np.unique(np.array(tasks, np.int64))
+        self._tasks = np.arange(n_jobs, dtype=np.int64) if tasks is None else np.unique(np.asarray(tasks, np.int64))
         count = len(self._tasks)
         self._state = np.full(count, CODES[TaskState.PENDING], np.int8)
         self._numbers = {name: np.full(count, UNKNOWN, np.int64) for name in NUMBERS}
@@ -130,8 +165,8 @@ class _Rows:
             self._numbers[name][places] = values[there]
 
     def _mark(self, ranges: Sequence[tuple[int, int]], state: TaskState) -> None:
-        for low, high in ranges:
-            first, last = (low, high) if self._all else np.searchsorted(self._tasks, [low, high])
+        bounds = np.array(ranges, np.int64).reshape(-1, 2)
+        for first, last in (bounds if self._all else np.searchsorted(self._tasks, bounds)).tolist():
             self._state[first:last] = CODES[state]
 
     def add_attempts(self, reader: StateReader) -> None:
@@ -171,7 +206,7 @@ class _Rows:
         self._failure[places] = np.arange(len(where))[there]
         return texts(list(errors))
 
-    def add_successes(self, paths: PoolPaths, reader: StateReader, tasks: Sequence[int] | None) -> None:
+    def add_successes(self, paths: PoolPaths, reader: StateReader, tasks: Sequence[int] | Int64s | None) -> None:
         """Successful tasks with all their facts."""
         for span in [None] if tasks is None else spans_of(tasks):
             for part in read_outcomes(paths, reader, ["task", *NUMBERS], span):

@@ -11,7 +11,7 @@ from itertools import accumulate
 from jobpool_cli.worker.protocol import BatchOrder
 
 # A batch's rows are Python objects in the worker: this bounds its memory.
-MAX_BATCH_TASKS = 131_072
+MAX_BATCH_TASKS = 65_536
 
 
 @dataclass(frozen=True)

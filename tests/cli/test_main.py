@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobpool_cli.cli.deferred import SELDOM_USED
 from jobpool_cli.cli.main import VERBS
 from tests.conftest import Run
 
@@ -41,6 +44,66 @@ def test_asking_how_a_pool_is_doing_loads_no_heavy_library_and_no_other_verb(
     assert not others & {
         name.removeprefix("jobpool_cli.cli.verbs.") for name in loaded if name.startswith("jobpool_cli.cli.verbs.")
     }
+
+
+QUICK = [["status", "done-pool"], ["is", "done"], ["list"], ["--help"], ["--version"]]
+
+
+@pytest.mark.parametrize("arguments", QUICK)
+def test_a_short_command_loads_little_of_what_typer_and_the_standard_library_could_bring(
+    arguments: list[str], one_pool: str, command_line: tuple[list[str], dict[str, str]]
+) -> None:
+    assert one_pool == "done-pool"
+    loaded = loaded_by_the_program(arguments, command_line)
+    unused = {*SELDOM_USED, "asyncio", "dataclasses", "multiprocessing", "platformdirs", "socket", "typing_extensions"}
+    if arguments == ["--help"]:
+        unused.remove("textwrap")  # which wraps it
+    assert not (unused | HEAVY) & loaded
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("typed", ["jobpool st", "jobpool status --j", "jobpool status d"])
+def test_completion_loads_no_heavy_library(
+    typed: str, shell: str, one_pool: str, command_line: tuple[list[str], dict[str, str]]
+) -> None:
+    assert one_pool == "done-pool"
+    words, env = command_line
+    asked = {
+        "_JOBPOOL_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    loaded = loaded_by_the_program([], (words, env | asked))
+    assert not HEAVY & loaded
+    if typed == "jobpool st":
+        assert not [name for name in loaded if name.startswith("jobpool_cli.cli.verbs")], "a verb was built"
+
+
+def test_a_module_that_is_put_off_is_loaded_by_its_first_use() -> None:
+    script = """
+import sys
+from jobpool_cli.cli.deferred import deferred
+with deferred(("colorsys", "sndhdr_that_is_not_there")):
+    import colorsys
+    import sndhdr_that_is_not_there
+    before = colorsys
+assert "colorsys" not in sys.modules
+assert before.rgb_to_hls(0, 0, 0) == (0.0, 0.0, 0.0)
+import colorsys
+assert colorsys is not before and colorsys.rgb_to_hls is before.rgb_to_hls
+with deferred(("colorsys", "wave")):
+    from wave import WAVE_FORMAT_PCM
+    import wave
+assert sys.modules["wave"] is wave
+try:
+    sndhdr_that_is_not_there.what
+except ModuleNotFoundError:
+    print("good")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("good\n", "")
 
 
 def test_a_mistyped_verb_is_a_usage_error_that_names_the_nearest(run: Run) -> None:
@@ -148,6 +211,23 @@ def test_in_the_bare_world_of_cron_everything_is_there_and_plain(
     assert b"\x1b" not in done.stdout
 
 
+def loaded_by_the_program(arguments: list[str], command_line: tuple[list[str], dict[str, str]]) -> set[str]:
+    """Run the program from its first moment, and return what was loaded at its end."""
+    script = (
+        "import os, sys; leave = os._exit; sys.argv[1:] = eval(sys.argv[1]);"
+        " os._exit = lambda code: (tell(), leave(code));"
+        " tell = lambda: print(*filter(sys.modules.get, [*sys.modules]), sep='\\n', file=sys.stderr, flush=True);"
+        " from jobpool_cli.__main__ import start; start()"
+    )
+    _, env = command_line
+    done = subprocess.run(
+        [sys.executable, "-c", script, repr(arguments)], env=env, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    assert "typer" in loaded
+    return loaded
+
+
 def modules_after(arguments: list[str], command_line: tuple[list[str], dict[str, str]]) -> set[str]:
     """Run a command line and return what was imported."""
     script = (
@@ -161,14 +241,43 @@ def modules_after(arguments: list[str], command_line: tuple[list[str], dict[str,
     return set(done.stderr.split())
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [(["st"], ["status"]), (["status", "don"], ["done-pool"]), (["wait", "--qu"], ["--quiet"])],
 )
 def test_the_shell_is_offered_verbs_options_and_the_names_of_pools(
-    typed: list[str], offered: list[str], one_pool: str, run: Run
+    shell: str, typed: list[str], offered: list[str], one_pool: str, run: Run
 ) -> None:
     assert one_pool == "done-pool"
-    words = " ".join(["jobpool", *typed])
-    env = {"_JOBPOOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(typed))}
-    assert run(env=env, code=0).stdout.split() == offered
+    assert offered_by(run, shell, ["jobpool", *typed]) == offered
+
+
+def test_every_verb_is_offered_where_none_is_begun(run: Run) -> None:
+    assert offered_by(run, "bash", ["jobpool", ""]) == list(VERBS)
+
+
+def test_the_newest_pool_is_offered_first(run: Run, one_pool: str, home: Path) -> None:
+    for age, name in enumerate(["old", "older", "oldest"], 1):
+        shutil.copytree(home / "pools" / one_pool, home / "pools" / name)
+        made = (home / "pools" / one_pool / "pool.json").stat().st_mtime - age
+        os.utime(home / "pools" / name / "pool.json", (made, made))
+    assert offered_by(run, "bash", ["jobpool", "status", ""]) == [one_pool, "old", "older", "oldest"]
+    (home / "pools" / "old" / "state.db").unlink()
+    assert offered_by(run, "bash", ["jobpool", "status", "ol"]) == ["old", "older", "oldest"]
+
+
+def offered_by(run: Run, shell: str, words: list[str]) -> list[str]:
+    """Press Tab behind some words, and return what is offered."""
+    typed = " ".join(words)
+    env = {
+        "_JOBPOOL_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(words) - 1),
+        "_TYPER_COMPLETE_ARGS": typed,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    printed = run(env=env, code=0).stdout
+    if shell == "zsh":
+        return re.findall(r'^(?:_arguments .*?)?"(.*?)"', printed, re.MULTILINE)
+    return [line.partition("\t")[0] for line in printed.splitlines()]

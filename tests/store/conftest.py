@@ -10,7 +10,7 @@ import pytest
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store.outcomes.segments import seal
-from jobpool_cli.store.outcomes.table import encode_blob, kind_of
+from jobpool_cli.store.outcomes.table import batch_of, blob_of, kind_of
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import FailureRecord, StateWriter, create_database
 from jobpool_cli.store.values.codec import encode
@@ -42,17 +42,19 @@ class Books:
         numbers = np.array(tasks, np.int64)
         nothing = np.zeros(len(tasks), np.int64)
         results = encode(list(values))
-        blob = encode_blob(
-            tasks=numbers,
-            started_us=numbers * 1_000_000,
-            duration_ns=numbers * 1000,
-            cpu_ns=cpu_ns or {},
-            log_start=nothing if log is None else np.array(log[0], np.int64),
-            log_end=nothing if log is None else np.array(log[1], np.int64),
-            results=results,
-            attempt=attempt,
-            worker=worker,
-            udf=1,
+        blob = blob_of(
+            batch_of(
+                tasks=numbers,
+                started_us=numbers * 1_000_000,
+                duration_ns=numbers * 1000,
+                cpu_ns=cpu_ns or {},
+                log_start=nothing if log is None else np.array(log[0], np.int64),
+                log_end=nothing if log is None else np.array(log[1], np.int64),
+                results=results,
+                attempt=attempt,
+                worker=worker,
+                udf=1,
+            )
         )
         ranges = tuple((task, task + 1) for task in tasks)
         with self.writer.transaction():

@@ -53,6 +53,13 @@ def test_each_task_has_its_bytes_and_silent_ones_are_left_out(written: Any) -> N
     ]
 
 
+def test_a_success_that_wrote_nothing_hides_what_the_failed_attempt_before_it_wrote(written: Any) -> None:
+    written.fail(4, current=False, log=(10, 14), worker=2)
+    assert [log.task for log in logs(written)] == [0, 1, 3, 4]
+    written.succeed([4], [0], attempt=2, log=([31], [31]))
+    assert [log.task for log in logs(written)] == [0, 1, 3]
+
+
 def test_asked_for_by_number_a_silent_task_has_an_empty_log_and_a_pending_one_has_none(written: Any) -> None:
     assert [(log.task, text(log)) for log in logs(written, tasks=[9, 2, 0])] == [(0, b"zero\n"), (2, b"")]
 

@@ -146,7 +146,7 @@ def test_like_failures_share_one_traceback(books: Books) -> None:
     (count,) = books.writer._run("SELECT count(*) FROM tracebacks").fetchone()
     assert count == 2
     (group,) = books.reader.failure_groups()
-    assert (group.count, group.example, group.message) == (1001, 0, "no 0")
+    assert (group.size, group.example, group.message) == (1001, 0, "no 0")
 
 
 def test_attempts_that_ran_again_are_history_and_do_not_count(books: Books) -> None:

@@ -99,8 +99,35 @@ def test_chosen_states_have_the_same_rows_as_among_all(every_state: Any, states:
     assert chosen == {task: row for task, row in everything.items() if row["state"] in states}
 
 
+@pytest.mark.parametrize("first_look", [1, 4, 100])
+@pytest.mark.parametrize("limit", [0, 1, 3, 10, 99])
+@pytest.mark.parametrize("states", [None, ["success"], ["pending", "error"], ["timeout"], list(TaskState)])
+def test_a_limit_leaves_the_first_rows(
+    every_state: Any, states: list[str] | None, limit: int, first_look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobpool_cli.store.tasks.FIRST_LOOK", first_look)
+    which: dict[str, Any] = {"states": None if states is None else [TaskState(state) for state in states]}
+    everything = rows(every_state, 10, now=(running(5),), **which)
+    limited = rows(every_state, 10, now=(running(5),), limit=limit, **which)
+    assert list(limited.items()) == list(everything.items())[:limit]
+    chosen = rows(every_state, 10, now=(running(5),), limit=limit, tasks=[9, 6, 2], **which)
+    assert list(chosen.values()) == [everything[task] for task in (2, 6, 9) if task in everything][:limit]
+
+
+def test_the_first_rows_of_a_pool_are_read_without_the_rest(books: Any) -> None:
+    books.succeed([0, 1, 2], [0, 0, 0])
+    books.seal()
+    books.succeed([500_000], [0])
+    books.seal()
+    last = max(books.paths.results.iterdir())
+    last.write_bytes(b"damaged")
+    assert [row["state"] for row in rows(books, 1_000_000, limit=3).values()] == ["success"] * 3
+    assert list(rows(books, 1_000_000, limit=2, states=[TaskState.PENDING])) == [3, 4]
+
+
 def test_a_pool_without_tasks_has_an_empty_table(books: Any) -> None:
     assert rows(books, 0) == {}
+    assert rows(books, 0, limit=5) == {}
 
 
 def test_a_million_tasks_take_about_a_second(books: Any) -> None:

@@ -69,12 +69,12 @@ def _write_groups(pool: JobPool, *, as_json: bool) -> None:
         render.write_json(
             {
                 "pool": pool.name,
-                "failed": sum(group.count for group in groups),
+                "failed": sum(group.size for group in groups),
                 "groups": [
                     {
                         "type": group.type,
                         "where": _where_json(group.where),
-                        "count": group.count,
+                        "count": group.size,
                         "message": group.message,
                         "example": {"task": group.example, "arguments": jsonable(arguments[group.example])},
                         "tasks": list(pool.tasks_of_group(group)),
@@ -90,7 +90,7 @@ def _write_groups(pool: JobPool, *, as_json: bool) -> None:
             render.write()
         kind = render.paint(render.for_stream(group.type), "red")
         place = f" at {group.where}" if group.where else ""
-        render.write(f"{render.count(group.count)}: {kind}{render.for_stream(place)}")
+        render.write(f"{render.count(group.size)}: {kind}{render.for_stream(place)}")
         for line in (group.message or "(no message)").splitlines()[:3]:
             render.write(f"    {render.for_stream(render.shorten(line, 300))}")
         render.write(f"  for example task {group.example}: {render.for_stream(call_text(arguments[group.example]))}")
@@ -104,7 +104,7 @@ def _retry_command(pool: JobPool, group: FailureGroup, groups: Sequence[FailureG
     words = ["jobpool", "retry", pool.name]
     if len(groups) == 1:
         return shlex.join(words)
-    if group.count <= TASKS_IN_COMMAND:
+    if group.size <= TASKS_IN_COMMAND:
         return shlex.join([*words, *(word for task in pool.tasks_of_group(group) for word in ("--task", str(task)))])
     place = NOWHERE if group.where is None else f"{group.where.file}:{group.where.line}"
     if group.where is not None and sum(each.is_like(group.type, place) for each in groups) > 1:

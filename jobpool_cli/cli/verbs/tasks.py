@@ -50,9 +50,7 @@ def command(
     opened = JobPool.open(pool, home=home)
     wanted = None if columns is None else [name.strip() for name in columns.split(",")]
     with_arguments = args or (wanted is not None and (bool(set(wanted) - set(_columns())) or not wanted))
-    table = opened.task_table(task or None, state or None)
-    if limit is not None:
-        table = table.slice(0, limit)
+    table = opened.task_table(task or None, state or None, limit)
     arguments = _arguments(opened, table, chosen=bool(task or state or limit is not None)) if with_arguments else None
     if json:
         _write_json(table, arguments, wanted)

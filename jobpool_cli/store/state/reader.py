@@ -9,10 +9,9 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError
 from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
@@ -71,8 +70,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Counters:
+class Counters(NamedTuple):
     """The one row of ``counters``; times in microseconds since the epoch."""
 
     success: int
@@ -92,8 +90,7 @@ class Counters:
         return self.success + self.error + self.timeout + self.cancelled
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """One file of results/; ``first`` and ``last`` are the lowest and highest task number in it."""
 
     file: str
