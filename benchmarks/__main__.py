@@ -7,10 +7,13 @@ import importlib
 import os
 import sys
 import tempfile
+import time
+import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contest, environment, report
+from benchmarks import contest, environment, peers, report
 from benchmarks.goals import judge
 from benchmarks.measure import Context
 
@@ -23,9 +26,14 @@ DEFAULT_COLUMNS = {
 }
 
 
+def modules() -> dict[str, str]:
+    """Return the works' modules by their letters."""
+    return {path.stem[0]: path.stem for path in sorted(WORKS.glob("[a-z]_*.py"))}
+
+
 def main() -> None:
     """Measure what the command line asks for."""
-    works = {path.stem.partition("_")[0]: path.stem for path in sorted(WORKS.glob("?_*.py"))}
+    works = modules()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--works", default=",".join(works), metavar="a,b,…", help="Letters; all by default.")
     parser.add_argument("--peers", default="", metavar="NAME,…", help="Modules of benchmarks/peers; all by default.")
@@ -38,11 +46,15 @@ def main() -> None:
     chosen = given.works.split(",")
     if unknown := [key for key in chosen if key not in works]:
         parser.error(f"there is no work {', '.join(unknown)}; there are {', '.join(works)}")
+    chosen_peers = given.peers.split(",") if given.peers else []
+    if unknown := [peer for peer in chosen_peers if peer not in peers.names()]:
+        parser.error(f"there is no peer {', '.join(unknown)}; there are {', '.join(peers.names())}")
     output = (given.output or (environment.FOLDER / "quick" if given.quick else RESULTS)).absolute()
     output.mkdir(parents=True, exist_ok=True)
     if not given.here:
         sys.exit(environment.run_there([*sys.argv[1:], "--here", "--output", output]))
     environment.FOLDER.mkdir(exist_ok=True)
+    broken = []
     with tempfile.TemporaryDirectory(dir=environment.FOLDER, prefix="scratch-", ignore_cleanup_errors=True) as scratch:
         context = Context(
             python=Path(sys.executable),
@@ -52,18 +64,27 @@ def main() -> None:
             quick=given.quick,
             workers=given.workers,
         )
-        peers = given.peers.split(",") if given.peers else []
         for key in chosen:
-            found = measure(context, works[key], peers)
-            report.keep(output, key, found, environment.machine(given.workers))
-    print((output / report.TABLE).read_text(encoding="utf-8"))
+            try:
+                found = measure(context, works[key], chosen_peers)
+            except Exception:  # noqa: BLE001 - whatever broke this work, the next ones are measured all the same
+                traceback.print_exc()
+                broken.append(key)
+            else:
+                report.keep(output, key, found, environment.machine(given.workers))
+    if (output / report.TABLE).exists():
+        print((output / report.TABLE).read_text(encoding="utf-8"))
+    if broken:
+        sys.exit(f"these works could not be measured: {', '.join(broken)}; the tracebacks above say why")
 
 
-def measure(context: Context, module: str, peers: list[str]) -> dict[str, Any]:
+def measure(context: Context, module: str, chosen: Collection[str]) -> dict[str, Any]:
     """Measure one work; return what results.json keeps of it."""
     work = importlib.import_module(f"benchmarks.works.{module}")
     context.tell(f"{work.KEY}: {work.TITLE}")
-    rows = work.run(context) if hasattr(work, "run") else contest.compete(context, module, work, peers)
+    begun = time.monotonic()
+    rows = work.run(context) if hasattr(work, "run") else contest.compete(context, module, work, chosen)
+    context.tell(f"{work.KEY} took {(time.monotonic() - begun) / 60:.1f} minutes")
     columns = dict(getattr(work, "COLUMNS", DEFAULT_COLUMNS))
     return {
         "title": work.TITLE,

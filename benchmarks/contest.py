@@ -50,5 +50,6 @@ def run_peer(context: Context, module: str, work: Work, key: str, tasks: int) ->
 def label(key: str) -> str:
     """Return what people call a contender: ``executor:chunksize=1`` is "ProcessPoolExecutor, chunksize 1"."""
     peer, _, variant = key.partition(":")
-    name = peers.facts(peer)["NAME"]
-    return f"{name}, {variant.replace('=', ' ')}" if variant else name
+    facts = peers.facts(peer)
+    way = facts.get("VARIANTS", {}).get(variant, variant.replace("=", " "))
+    return f"{facts['NAME']}, {way}" if way else str(facts["NAME"])

@@ -25,6 +25,8 @@ class Goal:
     at_most: float | None = None
     within_spread: bool = False
     """The goal is "no worse than": it is met if the best round meets it, since equals differ by noise alone."""
+    unit: str = ""
+    """What the measured figure is shown with, such as ``s`` or ``times``."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,8 @@ def judge(goal: Goal, rows: Sequence[Row]) -> Verdict:
 def times_the_rate(other: str, *, figure: str = "rate", of: str = "jobpool") -> Callable[[Round], float]:
     """Return the ratio "how many times the other's rate"."""
     return lambda figures: figures[of][figure] / figures[other][figure]
+
+
+def times_the_best_rate(other: str) -> Callable[[Round], float]:
+    """Return the ratio of jobpool's whole command to the other's best light: its workers' start counted or not."""
+    return lambda figures: figures["jobpool"]["rate"] / max(figures[other]["rate"], figures[other].get("map_rate", 0.0))

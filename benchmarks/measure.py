@@ -66,7 +66,10 @@ class Ran:
     stderr: str
 
     def figures(self) -> Figures:
-        """Return the JSON object that the command printed as its last line."""
+        """Return the JSON object of numbers that the command printed as its last line.
+
+        One that says ``{"skipped": "the reason"}`` could not run on this machine: that is no figure either.
+        """
         lines = self.stdout.strip().splitlines()
         try:
             found = json.loads(lines[-1])
@@ -74,7 +77,12 @@ class Ran:
             raise MeasureError(f"its last line is no JSON: {self.stdout[-SHOWN_OUTPUT:]!r}") from error
         if not isinstance(found, dict):
             raise MeasureError(f"its last line is no JSON object: {lines[-1][:SHOWN_OUTPUT]!r}")
-        return {str(name): float(value) for name, value in found.items()}
+        if "skipped" in found:
+            raise MeasureError(str(found["skipped"]))
+        try:
+            return {str(name): float(value) for name, value in found.items()}
+        except (TypeError, ValueError) as error:
+            raise MeasureError(f"its last line holds more than numbers: {lines[-1][:SHOWN_OUTPUT]!r}") from error
 
 
 def run_process(
@@ -162,10 +170,11 @@ def in_turn(
                 continue
             try:
                 figures = each.measure()
-            except MeasureError as error:
+            except (MeasureError, AssertionError) as error:
                 # Rounds are compared with each other by their number, so a half-measured contender has none.
-                row["failed"], row["rounds"] = str(error), []
-                tell(f"  round {number + 1}: {each.name}: no figure: {error}")
+                reason = str(error) if isinstance(error, MeasureError) else f"wrong results: {error}"
+                row["failed"], row["rounds"] = reason, []
+                tell(f"  round {number + 1}: {each.name}: no figure: {reason}")
             else:
                 row["rounds"].append(figures)
                 shown = ", ".join(f"{name} {value:,.4g}" for name, value in figures.items())

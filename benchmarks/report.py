@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -16,6 +17,9 @@ RESULTS = "results.json"
 TABLE = "table.md"
 PLOT = "plot.png"
 SCHEMA = 1
+# Whole numbers below the one are counts; below the other, three decimals hold too few digits that mean something.
+COUNTED = 1_000
+SMALL = 0.1
 
 
 def keep(output: Path, key: str, work: Mapping[str, Any], machine: Mapping[str, str]) -> None:
@@ -26,8 +30,10 @@ def keep(output: Path, key: str, work: Mapping[str, Any], machine: Mapping[str, 
     results = {"schema": SCHEMA, "machine": dict(machine), "works": works}
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (output / TABLE).write_text(table(results), encoding="utf-8")
-    # In a process of its own: this one must stay small, for the memory of those that it starts is measured.
-    subprocess.run([sys.executable, "-m", "benchmarks.plot", file, output / PLOT], check=True, cwd=ROOT)
+    # In a process of its own: this one must stay small, for the memory of those that it starts is measured. Without the
+    # plot's library there is no plot, and the figures are kept all the same.
+    if importlib.util.find_spec("matplotlib"):
+        subprocess.run([sys.executable, "-m", "benchmarks.plot", file, output / PLOT], check=True, cwd=ROOT)
 
 
 def goal_entry(verdict: Verdict) -> dict[str, Any]:
@@ -37,6 +43,7 @@ def goal_entry(verdict: Verdict) -> dict[str, Any]:
         "text": goal.text,
         "at_least": goal.at_least,
         "at_most": goal.at_most,
+        "unit": goal.unit,
         "ratio": None if ratio is None else [ratio.median, ratio.low, ratio.high],
         "met": verdict.met,
     }
@@ -57,17 +64,20 @@ def machine_line(machine: Mapping[str, str]) -> str:
 
 def goals_table(works: Mapping[str, Any]) -> str:
     """Return what was to be shown, and whether it was."""
-    lines = ["| work | goal | ratio in one round | met |", "|---|---|---|---|"]
+    lines = ["| work | goal | measured: median (lowest to highest) | met |", "|---|---|---:|---|"]
     for key, work in works.items():
         for goal in work["goals"]:
-            shown = "not measured" if goal["ratio"] is None else spread_text(*goal["ratio"])
-            met = {True: "yes", False: "**no**", None: "open"}[goal["met"]]
+            shown = "not measured"
+            if goal["ratio"] is not None:
+                median, low, high = goal["ratio"]
+                shown = spread_text(median, low, high, goal["unit"])
+            met = {True: "yes", False: "**NO**", None: "open"}[goal["met"]]
             lines.append(f"| {key} | {goal['text']} | {shown} | {met if not work['quick'] else 'quick run'} |")
     return "\n".join(lines)
 
 
 def work_table(key: str, work: Mapping[str, Any]) -> str:
-    """Return the contenders of one work, and why some have no figure."""
+    """Return the contenders of one work; below them, why some have no figure."""
     rows: Sequence[Row] = work["rows"]
     columns = {
         name: heading
@@ -79,12 +89,13 @@ def work_table(key: str, work: Mapping[str, Any]) -> str:
     lines = [f"### {key}: {work['title']}" + (" (quick run: the figures mean nothing)" if work["quick"] else ""), ""]
     lines += [f"| {' | '.join(headings)} |", "|---" + "|---:" * (len(headings) - 1) + "|"]
     for row in rows:
-        if row["rounds"]:
-            tasks = [f"{row['tasks']:,}" if row["tasks"] else ""] if with_tasks else []
-            cells = [row["name"], *tasks, *(_cell(row["rounds"], name) for name in columns)]
-            lines.append(f"| {' | '.join(cells)} |")
-    failed = [f"Without figures: {row['name']}: {' '.join(row['failed'].split())}" for row in rows if row["failed"]]
-    return "\n".join([*lines, *(["", *failed] if failed else [])])
+        tasks = [f"{row['tasks']:,}" if row["tasks"] else ""] if with_tasks else []
+        figures = [_cell(row["rounds"], name) for name in columns]
+        if columns and not row["rounds"]:
+            figures[0] = "not measured"
+        lines.append(f"| {' | '.join([row['name'], *tasks, *figures])} |")
+    reasons = [f"- Not measured: {row['name']}: {' '.join(row['failed'].split())}" for row in rows if row["failed"]]
+    return "\n".join([*lines, *(["", *reasons] if reasons else [])])
 
 
 def _cell(rounds: Sequence[Figures], name: str) -> str:
@@ -95,16 +106,21 @@ def _cell(rounds: Sequence[Figures], name: str) -> str:
     return spread_text(found.median, found.low, found.high)
 
 
-def spread_text(median: float, low: float, high: float) -> str:
-    """Return a median with its spread, if there is any: "1.23 (1.20 to 1.31)"."""
+def spread_text(median: float, low: float, high: float, unit: str = "") -> str:
+    """Return a median with its spread, if there is any: "1.23 s (1.20 to 1.31)"."""
     shown = number(median)
     ends = number(low), number(high)
-    return shown if ends == (shown, shown) else f"{shown} ({ends[0]} to {ends[1]})"
+    middle = f"{shown} {unit}" if unit else shown
+    return middle if ends == (shown, shown) else f"{middle} ({ends[0]} to {ends[1]})"
 
 
 def number(value: float) -> str:
-    """Return a figure with three digits that mean something."""
+    """Return a figure with three digits that mean something, two of a small one; counts of a few as they are."""
     size = abs(value)
+    if size < COUNTED and value == int(value):
+        return str(int(value))
+    if size < SMALL:
+        return f"{value:.2g}"
     if size >= 1_000:  # noqa: PLR2004 - the third digit is before the point
         digits = len(str(int(size))) - 3
         return f"{round(value, -digits):,.0f}"

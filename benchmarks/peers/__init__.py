@@ -1,7 +1,8 @@
 """The peers, a file each: the script that a user would write with it, run by ``python -m benchmarks.peers.<peer>``.
 
 A peer module has NAME, KEEPS (what is on disk afterwards) and FORGETS, plain strings, and a function that does the job
-and returns its figures, handed to `main` below. It may say in NEEDS which program it cannot do without.
+and returns its figures, handed to `main` below. It may say which program (NEEDS) or Python package (PACKAGE) it cannot
+do without, and what people call its ways to be used (VARIANTS, by what follows the colon in a work's CONTENDERS).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, cast
 from benchmarks.measure import Figures
 from benchmarks.works import Work
 
-FACTS = ("NAME", "KEEPS", "FORGETS", "NEEDS")
+FACTS = ("NAME", "KEEPS", "FORGETS", "NEEDS", "PACKAGE", "VARIANTS")
 WARM_TASKS_PER_WORKER = 4
 WARM_SECONDS = 0.002
 
@@ -92,7 +93,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
 
 
-def facts(peer: str) -> dict[str, str]:
+def facts(peer: str) -> dict[str, Any]:
     """Return what a peer's module says of itself; read, not imported, for its library may not be installed."""
     source = (Path(__file__).parent / f"{peer}.py").read_text(encoding="utf-8")
     return {

@@ -16,6 +16,8 @@ KEEPS = "nothing; a worker's folder holds what it spills from memory, and goes w
 FORGETS = (
     "states, times, results and errors when the client or scheduler ends; what a task prints goes to the terminal alone"
 )
+PACKAGE = "distributed"
+VARIANTS = {"": "one task each", "api=bag": "bag"}
 
 PARTITIONS = 100
 # The works whose tasks the scheduler sends to the workers all at once. By its default it sends a worker two, and one

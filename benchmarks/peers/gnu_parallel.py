@@ -21,6 +21,7 @@ NAME = "GNU parallel"
 KEEPS = "each job's start, duration and exit code in a log, and what it printed in files; `--resume` goes on from there"
 FORGETS = "values other than text; which jobs were running, if it is killed"
 NEEDS = "parallel"
+VARIANTS = {"": "shell one-liners", "task=python": "Python scripts"}
 
 # What a shell does to the same effect, by the key of the work; {} is the argument.
 SHELL_TASKS = {

@@ -24,6 +24,8 @@ from benchmarks.peers.ray_local import own_network
 NAME = "HyperQueue"
 KEEPS = "a file of what each task printed; a function's value only if the function itself writes it somewhere"
 FORGETS = "states, times and errors when its server ends (the server of the `hq` command can keep a journal of them)"
+PACKAGE = "hyperqueue"
+VARIANTS = {"": "shell one-liners", "task=python": "Python functions"}
 
 
 def run(job: Job) -> Figures:

@@ -12,6 +12,7 @@ from benchmarks.peers import Job, main, warm
 NAME = "joblib (loky)"
 KEEPS = "nothing (`Memory`, its cache, is another tool: a folder and two files for each call)"
 FORGETS = "everything, when the script ends; one worker that dies ends the call, and its results are lost"
+PACKAGE = "joblib"
 
 
 def run(job: Job) -> Figures:

@@ -12,6 +12,7 @@ from benchmarks.peers import Job, main, warm
 NAME = "mpire"
 KEEPS = "nothing"
 FORGETS = "everything, when the script ends; one worker that dies ends the call, and its results are lost"
+PACKAGE = "mpire"
 
 
 def run(job: Job) -> Figures:

@@ -22,6 +22,8 @@ from benchmarks.peers import Job, main, warm
 NAME = "Ray"
 KEEPS = "logs of its own servers and workers, among them what tasks printed, not told apart by task"
 FORGETS = "states, times, results and errors when the script ends: they live in its servers and in shared memory"
+PACKAGE = "ray"
+VARIANTS = {"": "one task each", "api=pool": "its Pool, chunks"}
 
 CLONE_NEWUTS, CLONE_NEWUSER, CLONE_NEWNET = 0x04000000, 0x10000000, 0x40000000
 SET_INTERFACE_FLAGS = 0x8914

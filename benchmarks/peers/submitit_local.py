@@ -19,6 +19,7 @@ from benchmarks.peers import Job, main
 NAME = "submitit, local"
 KEEPS = "each task's pickled call, its pickled result or traceback, and two logs, one with the times in its text"
 FORGETS = "exit codes, and which folder is which task: folders are named by process id, and the script knows the order"
+PACKAGE = "submitit"
 
 TIME_LIMIT_MINUTES = 60
 POLL_SECONDS = 0.1

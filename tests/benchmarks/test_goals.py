@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.goals import Goal, judge, times_the_rate
-from benchmarks.measure import Row
+from benchmarks.goals import Goal, judge, times_the_best_rate, times_the_rate
+from benchmarks.measure import Figures, Row
 
 
 def _row(contender: str, *rates: float, failed: str = "") -> Row:
@@ -31,6 +31,12 @@ def test_no_worse_means_that_the_spread_reaches_it() -> None:
     rows = [_row("jobpool", 1.02, 0.99, 1.01), _row("other", 1, 1, 1)]
     assert judge(Goal("", times_the_rate("other"), at_most=1.0, within_spread=True), rows).met
     assert not judge(Goal("", times_the_rate("other"), at_most=0.98, within_spread=True), rows).met
+
+
+@pytest.mark.parametrize(("warm", "ratio"), [({}, 10), ({"map_rate": 4.0}, 5), ({"map_rate": 1.0}, 10)])
+def test_a_peer_is_taken_in_its_best_light(warm: Figures, ratio: float) -> None:
+    jobpool: Figures = {"rate": 20, "map_rate": 99}
+    assert times_the_best_rate("peer")({"jobpool": jobpool, "peer": {"rate": 2.0} | warm}) == ratio
 
 
 @pytest.mark.parametrize("rows", [[], [_row("jobpool", 1)], [_row("jobpool", 1), _row("joblib", failed="gone")]])

@@ -39,6 +39,15 @@ def test_a_contender_that_fails_once_is_out_and_says_why() -> None:
     assert calls.count("b") == 2
 
 
+def test_wrong_results_cost_their_contender_its_figures_and_nobody_else() -> None:
+    def wrong() -> Figures:
+        raise AssertionError("a square is wrong")
+
+    rows = in_turn([Contender("a", "A", wrong), _contender("b", [])], 2)
+    assert (rows[0]["rounds"], rows[0]["failed"]) == ([], "wrong results: a square is wrong")
+    assert len(rows[1]["rounds"]) == 2
+
+
 @pytest.mark.parametrize(("values", "middle"), [([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0], 2.5), ([1.0], 1.0)])
 def test_a_spread_is_median_lowest_and_highest(values: list[float], middle: float) -> None:
     found = spread(values)
@@ -60,6 +69,8 @@ def test_a_process_is_measured_as_a_whole() -> None:
         (lambda: run_process(["/no/such/program"]), "No such file"),
         (lambda: run_process(_python("print('done')")).figures(), "no JSON"),
         (lambda: run_process(_python("print(1)")).figures(), "no JSON object"),
+        (lambda: run_process(_python('print(\'{"seconds": "many"}\')')).figures(), "more than numbers"),
+        (lambda: run_process(_python('print(\'{"skipped": "no network"}\')')).figures(), "^no network$"),
         (lambda: run_process(_python("")).figures(), "no JSON"),
     ],
 )
