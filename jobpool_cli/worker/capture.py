@@ -2,6 +2,10 @@
 
 The log is file descriptors 1 and 2, opened for appending: output of Python, C and subprocesses lands in it in the
 order of the writes, and the descriptor's offset is the end of what was written.
+
+Python's lines are written one by one, so that a task that kills its worker leaves its last words. Only where tasks
+print so fast that this would cost them half their time, lines are gathered: until the task ends or starts a process,
+a buffer is full, or a tenth of a second has passed.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import io
 import os
 import signal
 import sys
+import threading
+import time
 
 # What `signal.getsignal` wraps: looked at after every task, and the wrapper takes ten times as long for nothing.
 from _signal import getsignal  # type: ignore[import-not-found]
@@ -21,16 +27,21 @@ from types import FrameType
 STDOUT, STDERR = 1, 2
 C_UNBUFFERED = 2  # _IONBF of <stdio.h> on Linux
 
+# Some tens of lines from one task, and ten thousand a second: what prints more, and faster, is gathered, for so long at
+# most.
+GATHER_ABOVE_BYTES = 1000
+GATHER_ABOVE_BYTES_PER_SECOND = 200_000
+GATHERED_SECONDS = 0.1
+# Before these, what is gathered must be written: a child's own output follows it, and no child inherits it.
+STARTS_OF_PROCESSES = frozenset(
+    {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"}
+)
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
 class StopTask(BaseException):
     """Raised inside the running task by SIGTERM: a time limit or a cancellation; ``finally`` blocks still run."""
-
-
-def _on_sigterm(_signal: int, frame: FrameType | None) -> None:
-    del frame
-    raise StopTask
 
 
 class OutputCapture:
@@ -41,12 +52,14 @@ class OutputCapture:
         self._log = os.dup(STDOUT)
         os.dup2(STDOUT, STDERR)
         self._inode = os.fstat(self._log).st_ino
+        self._gatherer: threading.Thread | None = None
         self._streams()
+        self._measured, self._measured_at = self._offset(), time.monotonic()
         with contextlib.suppress(OSError, AttributeError, ValueError):
             # C's stdout buffers when it is a file: then printf would come out of order, in another task's range.
             libc = ctypes.CDLL(None)
             libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, C_UNBUFFERED, 0)
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         # Ctrl-C in the terminal of `map` is not meant for the pool; and hang-ups belong to the terminal.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -69,14 +82,19 @@ class OutputCapture:
     def _audit(self, event: str, _arguments: tuple[object, ...]) -> None:
         if event == "os.chdir":
             self._changed_folder = True
+        elif event in STARTS_OF_PROCESSES and self._gathers:
+            self._gather(on=False)
+
+    def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
+        self._gather(on=False)
+        raise StopTask
 
     def _streams(self) -> None:
         # One stream under both names, as both are one file: nothing can come out of order, and there is one to flush.
         self._raw = io.FileIO(STDOUT, "w", closefd=False)
-        # Line by line, as on a terminal: a running task's log can be followed, a task that kills its worker leaves its
-        # last words, and what children and C code write comes in between where it belongs. No buffer of bytes below,
-        # as with `python -u`: a line is one write anyway, and passes one layer less.
-        self._stream = io.TextIOWrapper(self._raw, "utf-8", "backslashreplace", line_buffering=True)
+        # The buffer of bytes has a lock: the thread that flushes and the task's end cannot overtake each other.
+        self._stream = io.TextIOWrapper(io.BufferedWriter(self._raw), "utf-8", "backslashreplace", line_buffering=True)
+        self._gathers = False
         sys.stdout = sys.stderr = self._stream
         for name in ("__stdout__", "__stderr__"):
             setattr(sys, name, self._stream)
@@ -106,7 +124,35 @@ class OutputCapture:
         unnoticed until `restore`: what C code of the next short tasks writes is lost until then, no more.
         """
         self._restore_descriptors()
-        return self._offset()
+        end, now = self._offset(), time.monotonic()
+        written = end - self._measured
+        fast = written > GATHER_ABOVE_BYTES and written > (now - self._measured_at) * GATHER_ABOVE_BYTES_PER_SECOND
+        if fast is not self._gathers:
+            self._gather(on=fast)
+        self._measured, self._measured_at = end, now
+        return end
+
+    def _gather(self, *, on: bool) -> None:
+        """Write line by line from now on, or gather lines."""
+        # The task may have closed its streams; and a signal may come amid a write, which cannot be entered again.
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            self._stream.reconfigure(line_buffering=not on)
+            self._gathers = on
+            if on and self._gatherer is None:
+                self._gatherer = threading.Thread(target=self._flush_gathered, name="jobpool-output", daemon=True)
+                self._gatherer.start()
+
+    def _flush_gathered(self) -> None:
+        """Show what a running task has printed, and go back to single lines once they are slow."""
+        seen = 0
+        while True:
+            time.sleep(GATHERED_SECONDS)
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                self._flush()
+                end = self._offset()
+                if self._gathers and end - seen < GATHERED_SECONDS * GATHER_ABOVE_BYTES_PER_SECOND:
+                    self._gather(on=False)
+                seen = end
 
     def restore(self) -> None:
         """Undo what a task may have changed: descriptors, working directory, umask, signal handlers, sys.path.

@@ -14,10 +14,12 @@ from itertools import repeat
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
-from jobpool_cli.store.outcomes.table import Int64s, encode_blob, kind_of, table_of, task_numbers
+from jobpool_cli.store.outcomes.compression import TRIAL_ABOVE_BYTES, WORTH_RATIO, leaves_of
+from jobpool_cli.store.outcomes.table import Int64s, batch_of, blob_of, kind_of, spread_out, task_numbers
 from jobpool_cli.store.ranges import Ranges
 from jobpool_cli.store.values.codec import EncodedResults, encode, refuse
 from jobpool_cli.worker.capture import StopTask
@@ -25,6 +27,13 @@ from jobpool_cli.worker.failure import describe, unstorable
 from jobpool_cli.worker.protocol import BatchOrder, send_frame
 
 FLUSH_SECONDS = 0.1
+# Results so large that many are gathered within that time: they are looked after more often, and leave when so much has
+# come together. While the thread writes them to a segment, the function goes on.
+LARGE_BYTES = 64 << 10
+LARGE_LOOK_SECONDS = 0.01
+GATHERED_BYTES = 32 << 20
+# The columns of a few rows are shorter than what compressing each of them costs.
+TINY_BYTES = 1 << 10
 # A failure may bring a megabyte of pickled exception: a frame takes no more than about this much of them.
 FAILURE_BYTES = 4 << 20
 # Results beyond this go to a segment that the worker writes itself, so that the supervisor's memory stays small.
@@ -104,6 +113,8 @@ class Outbox:
         self._sent = (0, 0)
         self._sent_at = 0.0
         self._failure_bytes = 0
+        self._row_bytes = 0
+        """What a row took in memory, on average, of the frame that was sent last."""
         self._thread_clock: int | None = None
 
     def start(self) -> None:
@@ -119,18 +130,23 @@ class Outbox:
 
     def _look_after(self) -> None:
         while True:
-            time.sleep(FLUSH_SECONDS)
+            time.sleep(LARGE_LOOK_SECONDS if self._row_bytes > LARGE_BYTES else FLUSH_SECONDS)
             with self._lock:
                 batch = self._batch
-                if batch is None or time.monotonic() - self._sent_at < FLUSH_SECONDS:
-                    continue
-                if batch.finished() != self._sent:
+                if batch is not None and self._is_due(batch):
                     try:
                         self._send(batch, *batch.finished(), final=False)
                     except BaseException:  # noqa: BLE001 - what encodes and pickles results is others' code
                         # Perhaps the running task changes a result that is being read. The flush at the batch's end
                         # finds out which result it is; until then each look tries again.
                         self._sent_at = time.monotonic()
+
+    def _is_due(self, batch: BatchOutcomes) -> bool:
+        """Whether outcomes have waited for long, or many bytes of them have gathered."""
+        successes, _ = finished = batch.finished()
+        if time.monotonic() - self._sent_at >= FLUSH_SECONDS:
+            return finished != self._sent
+        return (successes - self._sent[0]) * self._row_bytes >= GATHERED_BYTES
 
     def open(self, order: BatchOrder, log_start: int) -> BatchOutcomes:
         """Begin a batch; return where its outcomes go."""
@@ -233,7 +249,7 @@ class Outbox:
         if not rows:
             return body, b""
         log_start, log_end = columns.logs
-        blob = encode_blob(
+        outcomes = batch_of(
             tasks=columns.tasks,
             started_us=(columns.starts + offset) // 1000,
             duration_ns=columns.ends - columns.starts,
@@ -246,12 +262,17 @@ class Outbox:
             udf=order.udf,
         )
         body |= {"rows": rows, "ranges": _ranges_of(columns.tasks), "result_kind": kind_of(columns.results.field)}
-        if blob.size <= INLINE_BYTES:
-            return body, blob
+        self._row_bytes = outcomes.nbytes // rows
+        shrinks, size = _compressed(outcomes)
+        if size <= INLINE_BYTES:
+            blob = blob_of(outcomes, compressed=shrinks)
+            if blob.size <= INLINE_BYTES:
+                return body, blob
         from jobpool_cli.store.outcomes.segments import write_segment  # noqa: PLC0415 - only workers of large results
 
         temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
-        return body | {"size": write_segment([table_of(blob)], temporary), "file": temporary.name}, b""
+        table = spread_out([pa.Table.from_batches([outcomes])])
+        return body | {"size": write_segment([table], temporary), "file": temporary.name}, b""
 
 
 @dataclass
@@ -283,6 +304,19 @@ class _Columns:
         self.cpu = {new: self.cpu[old] for new, old in enumerate(kept.tolist()) if old in self.cpu}
         self.results = encode([results[row] for row in kept])
         return failures
+
+
+def _compressed(outcomes: pa.RecordBatch) -> tuple[bool, int]:
+    """Return whether compressing outcomes pays, and about how large they are then."""
+    if outcomes.nbytes <= TRIAL_ABOVE_BYTES:
+        return outcomes.nbytes > TINY_BYTES, outcomes.nbytes
+    leaves = [
+        leaf
+        for name, column in zip(outcomes.schema.names, outcomes.columns, strict=True)
+        for leaf in leaves_of(name, [column])
+    ]
+    size = sum(int(leaf.size * leaf.ratio) for leaf in leaves)
+    return size < outcomes.nbytes * WORTH_RATIO, size
 
 
 def _in_wall_times(

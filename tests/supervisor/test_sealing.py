@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from jobpool_cli.store.outcomes.segments import seal
-from jobpool_cli.store.outcomes.table import encode_blob
+from jobpool_cli.store.outcomes.table import batch_of, blob_of
 from jobpool_cli.store.values.codec import encode
 from jobpool_cli.supervisor.sealing import SEAL_AT_LAST_BYTES, _plan, worth_sealing
 
@@ -16,10 +16,10 @@ from jobpool_cli.supervisor.sealing import SEAL_AT_LAST_BYTES, _plan, worth_seal
 def blob(task: int, value: object) -> bytes:
     numbers = np.array([task])
     return bytes(
-        encode_blob(
+        blob_of(batch_of(
             tasks=numbers, started_us=numbers, duration_ns=numbers, cpu_ns={}, log_start=numbers, log_end=numbers,
             results=encode([value]), attempt=1, worker=1, udf=1,
-        )
+        ))
     )  # fmt: skip
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store.outcomes.table import table_of
 from jobpool_cli.store.values.codec import decode, encode
 from jobpool_cli.worker.failure import describe
-from jobpool_cli.worker.outbox import FAILURE_BYTES, BatchOutcomes, Outbox
+from jobpool_cli.worker.outbox import FAILURE_BYTES, GATHERED_BYTES, BatchOutcomes, Outbox
 from jobpool_cli.worker.protocol import BatchOrder, Frame, FrameReader
 
 
@@ -26,6 +27,7 @@ class Received:
     def __init__(self, folder: Path) -> None:
         """Begin to receive."""
         ours, self._theirs = socket.socketpair()
+        self.folder = folder
         (folder / "results").mkdir()
         self.frames: list[Frame] = []
         self.outbox = Outbox(PoolPaths(folder), 1, ours)
@@ -157,3 +159,37 @@ def test_a_worker_s_own_encoding_does_not_count_as_the_function_s_cpu_time(recei
     whole = time.process_time_ns() - process
     assert whole > 50_000_000, "the thread has encoded meanwhile"
     assert received.outbox.process_time_without_it() - without < whole / 2
+
+
+def test_large_results_leave_by_the_thread_while_the_batch_goes_on_and_few_bytes_wait(received: Received) -> None:
+    def add_arrays(count: int) -> None:
+        for number in range(count):
+            add(batch, noise + number)
+
+    noise = np.random.default_rng(3).random(131_072)
+    received.outbox.start()
+    received.outbox.open(BatchOrder(1, ((0, 20),), 1, 1), 0)
+    batch = received.outbox.open(BatchOrder(2, ((20, 120),), 1, 1), 0)
+    add_arrays(20)
+    received.outbox.flush(final=False)
+    add_arrays(GATHERED_BYTES // noise.nbytes + 1)
+    deadline = time.monotonic() + 20
+    while len(received.frames) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert not received.frames[1].body["final"], "nobody has flushed the batch"
+    received.outbox.flush(final=True)
+    frames = received.close()
+    assert [bool(frame.payload) for frame in frames[:2]] == [False, False], "large results do not pass the channel"
+    assert [frame.body["rows"] for frame in frames[:2]] == [20, GATHERED_BYTES // noise.nbytes + 1]
+    for frame in frames[:2]:
+        assert (received.folder / "results" / frame.body["file"]).stat().st_size == frame.body["size"]
+
+
+def test_large_results_that_shrink_to_little_are_no_file_of_their_own(received: Received) -> None:
+    batch = received.outbox.open(BatchOrder(1, ((0, 30),), 1, 1), 0)
+    for _ in range(30):
+        add(batch, np.zeros(131_072))
+    received.outbox.flush(final=True)
+    (frame,) = received.close()
+    assert 0 < len(frame.payload) < 1 << 20
+    assert "file" not in frame.body

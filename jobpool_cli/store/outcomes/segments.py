@@ -13,15 +13,19 @@ import pyarrow.parquet as pq
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
-from jobpool_cli.store.outcomes.table import table_of
+from jobpool_cli.store.outcomes.compression import leaves_of
+from jobpool_cli.store.outcomes.table import batch_in, spread_out, table_of
 from jobpool_cli.store.state.reader import StateReader
 
 ROW_GROUP_ROWS = 131_072
 # Rising and nearly constant integers shrink to one or two bytes in Parquet's DELTA_BINARY_PACKED encoding.
 DELTA_COLUMNS = ("task", "started", "duration_ns", "cpu_ns", "log_start", "log_end")
-# Tables of a row or two take far more memory than their rows do: so many become one as they come in.
-TABLES_AT_A_TIME = 256
+# Batches of a row or two take far more memory than their rows do: so many become one as they come in.
+BATCHES_AT_A_TIME = 256
 DICTIONARY_COLUMNS = ("attempt", "state", "worker", "udf")
+# Pages that stay in the processor's cache while they are written.
+PAGE_BYTES = 256 << 10
+RESULT_COLUMNS = ("result", "result_pickle")
 
 
 def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
@@ -37,25 +41,40 @@ def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
     fd = durable.open_new(path)
     try:
         with (
-            open(fd, "wb") as file,
+            # By its descriptor, as Arrow's own file: Python's would cost a copy of everything.
+            pa.OSFile(f"/proc/self/fd/{fd}", "wb") as file,
             pq.ParquetWriter(
                 file,
                 schema,
-                compression="zstd",
+                compression=_codecs(tables),
                 use_dictionary=dictionary,
                 column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
                 write_statistics=["task", "started"],
+                data_page_size=PAGE_BYTES,
             ) as writer,
         ):
             writer.write_table(pa.concat_tables(tables), row_group_size=ROW_GROUP_ROWS)
-            writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-            return file.tell()
+        os.fsync(fd)
+        return os.fstat(fd).st_size
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()
         raise
+    finally:
+        os.close(fd)
+
+
+def _codecs(tables: Sequence[pa.Table]) -> str | dict[str, str]:
+    """Return how to compress: all columns, or all but those of results that hardly shrink."""
+    leaves = [
+        leaf
+        for name in RESULT_COLUMNS
+        for leaf in leaves_of(name, (chunk for table in tables for chunk in table[name].chunks))
+    ]
+    if all(leaf.shrinks for leaf in leaves):
+        return "zstd"
+    codecs = {name: "zstd" for name in tables[0].column_names if name not in RESULT_COLUMNS}
+    return codecs | {leaf.path: "zstd" if leaf.shrinks else "none" for leaf in leaves}
 
 
 def _of_one_schema(tables: Sequence[pa.Table]) -> list[pa.Table]:
@@ -68,11 +87,9 @@ def _of_one_schema(tables: Sequence[pa.Table]) -> list[pa.Table]:
 def seal(blobs: Sequence[bytes], path: Path) -> int:
     """Write blobs of one kind (or of all-None results, which go with any kind) as one segment; return its size."""
     tables: list[pa.Table] = []
-    for start in range(0, len(blobs), TABLES_AT_A_TIME):
-        part = [table_of(blob) for blob in blobs[start : start + TABLES_AT_A_TIME]]
-        if sum(table.num_rows for table in part) <= ROW_GROUP_ROWS:
-            part = [pa.concat_tables(_of_one_schema(part)).combine_chunks()]
-        tables += part
+    for start in range(0, len(blobs), BATCHES_AT_A_TIME):
+        table = spread_out([batch_in(blob) for blob in blobs[start : start + BATCHES_AT_A_TIME]])
+        tables.append(table.combine_chunks() if table.num_rows <= ROW_GROUP_ROWS else table)
     return write_segment(tables, path)
 
 

@@ -1,8 +1,8 @@
 """Outcomes of successful tasks as columns: the blob that a worker sends, and the table that readers see.
 
-A worker sends one Arrow IPC stream per batch. What is the same for the whole batch (attempt, worker, code version)
-travels once, in the schema's metadata; ``table_of`` spreads it out again. The table's columns, also those of the
-Parquet segments:
+A worker sends one Arrow IPC stream per batch, its blob. What is the same for the whole batch (attempt, worker, code
+version) travels once, in the schema's metadata; ``table_of`` spreads it out again. The table's columns, also those of
+the Parquet segments:
 
 ============= ======================= ==================================================================
 column        type                    meaning
@@ -25,7 +25,7 @@ result_pickle binary                  the result as a pickle, where it has none
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def task_numbers(ranges: Sequence[tuple[int, int]]) -> Int64s:
     return np.concatenate([np.arange(low, high, dtype=np.int64) for low, high in ranges] or [np.empty(0, np.int64)])
 
 
-def encode_blob(
+def batch_of(
     *,
     tasks: Int64s,
     started_us: Int64s,
@@ -66,8 +66,8 @@ def encode_blob(
     attempt: int,
     worker: int,
     udf: int,
-) -> pa.Buffer:
-    """Build the IPC stream of one batch's successes; all arrays have one entry per success.
+) -> pa.RecordBatch:
+    """Build the columns of one batch's successes; all arrays have one entry per success.
 
     Args:
         tasks: task numbers.
@@ -108,9 +108,15 @@ def encode_blob(
         arrays.append(results.pickles)
         fields.append(pa.field("result_pickle", pa.binary()))
     schema = pa.schema(fields, metadata={BATCH_KEY: json.dumps(constants)})
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def blob_of(batch: pa.RecordBatch, *, compressed: bool = True) -> pa.Buffer:
+    """Return the IPC stream of a batch's columns."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    options = pa.ipc.IpcWriteOptions(compression="lz4" if compressed else None)
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
     return sink.getvalue()
 
 
@@ -120,47 +126,88 @@ def _narrow(values: Int64s) -> pa.Array:
     return fixed_width(values.astype(np.int32), pa.int32()) if fits else fixed_width(values, pa.int64())
 
 
-def _range(first: int, rows: int) -> pa.Array:
-    return fixed_width(np.arange(first, first + rows, dtype=np.int64), pa.int64())
+def batch_in(blob: bytes | pa.Buffer) -> pa.Table:
+    """Return the columns that a blob holds: what `batch_of` made."""
+    with pa.ipc.open_stream(pa.py_buffer(blob)) as reader:
+        return reader.read_all()
 
 
 def table_of(blob: bytes | pa.Buffer) -> pa.Table:
     """Return the outcomes of one blob with all the columns that the module's page lists."""
-    with pa.ipc.open_stream(pa.py_buffer(blob)) as reader:
-        table = reader.read_all()
-    constants = json.loads(table.schema.metadata[BATCH_KEY])
-    rows = table.num_rows
-    names = set(table.column_names)
+    return spread_out([batch_in(blob)])
 
-    def constant(value: int, kind: pa.DataType) -> pa.Array:
-        return fixed_width(np.full(rows, value, np.int64 if kind == pa.int64() else np.int32), kind)
 
-    tasks = table["task"] if "task" in names else _range(constants["first"], rows)
-    # Not pc.add(): it would wrap the number by way of pandas.
-    offsets = table["started"].cast(pa.int64()).combine_chunks()
-    moments = np.frombuffer(offsets.buffers()[1], np.int64, rows, offsets.offset * 8) + constants["started"]
-    started = fixed_width(moments, pa.timestamp("us", "UTC"))
-    log = {} if "log_start" in names else {"log": constant(constants["log"], pa.int64())}
-    result_field = table.schema.field("result")
-    columns = {
-        pa.field("task", pa.int64()): tasks,
-        pa.field("attempt", pa.int32()): constant(constants["attempt"], pa.int32()),
-        pa.field("state", pa.dictionary(pa.int8(), pa.string())): pa.DictionaryArray.from_arrays(
-            fixed_width(np.zeros(rows, np.int8), pa.int8()), _SUCCESS
-        ),
-        pa.field("started", pa.timestamp("us", "UTC")): started,
-        pa.field("duration_ns", pa.int64()): table["duration_ns"].cast(pa.int64()),
-        pa.field("cpu_ns", pa.int64()): table["cpu_ns"] if "cpu_ns" in names else pa.nulls(rows, pa.int64()),
-        pa.field("worker", pa.int32()): constant(constants["worker"], pa.int32()),
-        pa.field("log_start", pa.int64()): log["log"] if log else table["log_start"],
-        pa.field("log_end", pa.int64()): log["log"] if log else table["log_end"],
-        pa.field("udf", pa.int32()): constant(constants["udf"], pa.int32()),
-        result_field: table["result"],
-        pa.field("result_pickle", pa.binary()): table["result_pickle"]
-        if "result_pickle" in names
-        else pa.nulls(rows, pa.binary()),
+def spread_out(batches: Sequence[pa.Table]) -> pa.Table:
+    """Return the columns of batches of one kind with all those that the module's page lists.
+
+    Many at once, since a batch may be a single row: each constant becomes one column, not one a batch.
+    """
+    constants = [json.loads(batch.schema.metadata[BATCH_KEY]) for batch in batches]
+    lengths = np.array([batch.num_rows for batch in batches])
+    columns = [dict(zip(batch.column_names, batch.columns, strict=True)) for batch in batches]
+    rows = int(lengths.sum())
+
+    def repeated(name: str) -> Int64s:
+        return np.repeat(np.array([each[name] for each in constants], np.int64), lengths)
+
+    def gathered(name: str, instead: Callable[[int, int], Int64s] | None = None) -> Int64s:
+        parts = [
+            _whole_numbers(own[name]) if instead is None or name in own else instead(number, int(length))
+            for number, (own, length) in enumerate(zip(columns, lengths, strict=True))
+        ]
+        return np.concatenate(parts, dtype=np.int64)
+
+    def log(number: int, length: int) -> Int64s:
+        return np.full(length, constants[number]["log"], np.int64)
+
+    def tasks(number: int, length: int) -> Int64s:
+        first = constants[number]["first"]
+        return np.arange(first, first + length)
+
+    def optional(name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+        if not any(name in own for own in columns):
+            return pa.nulls(rows, kind)
+        return _chunked([own.get(name) for own in columns], lengths, kind)
+
+    small = {name: fixed_width(repeated(name).astype(np.int32), pa.int32()) for name in ("attempt", "worker", "udf")}
+    success = pa.DictionaryArray.from_arrays(fixed_width(np.zeros(rows, np.int8), pa.int8()), _SUCCESS)
+    # Not pc.add(): it would wrap a number by way of pandas.
+    moments = gathered("started") + repeated("started")
+    fields = [batch.schema.field("result") for batch in batches]
+    field = next((each for each in fields if not pa.types.is_null(each.type)), fields[0])
+    made = {
+        pa.field("task", pa.int64()): fixed_width(gathered("task", tasks), pa.int64()),
+        pa.field("attempt", pa.int32()): small["attempt"],
+        pa.field("state", success.type): success,
+        pa.field("started", pa.timestamp("us", "UTC")): fixed_width(moments, pa.timestamp("us", "UTC")),
+        pa.field("duration_ns", pa.int64()): fixed_width(gathered("duration_ns"), pa.int64()),
+        pa.field("cpu_ns", pa.int64()): optional("cpu_ns", pa.int64()),
+        pa.field("worker", pa.int32()): small["worker"],
+        pa.field("log_start", pa.int64()): fixed_width(gathered("log_start", log), pa.int64()),
+        pa.field("log_end", pa.int64()): fixed_width(gathered("log_end", log), pa.int64()),
+        pa.field("udf", pa.int32()): small["udf"],
+        field: _chunked([own["result"] for own in columns], lengths, field.type),
+        pa.field("result_pickle", pa.binary()): optional("result_pickle", pa.binary()),
     }
-    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(list(columns)))
+    return pa.Table.from_arrays(list(made.values()), schema=pa.schema(list(made)))
+
+
+def _whole_numbers(column: pa.ChunkedArray) -> Int64s:
+    """The memory of a batch's column of integers without nulls, of four bytes each or eight."""
+    (chunk,) = column.chunks
+    dtype = np.dtype(f"i{chunk.type.bit_width // 8}")
+    return np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize)
+
+
+def _chunked(columns: Sequence[pa.ChunkedArray | None], lengths: Int64s, kind: pa.DataType) -> pa.ChunkedArray:
+    """One column of many; nulls where a batch has none, or nothing else."""
+    chunks: list[pa.Array] = []
+    for column, length in zip(columns, lengths, strict=True):
+        if column is None or (pa.types.is_null(column.type) and not pa.types.is_null(kind)):
+            chunks.append(pa.nulls(int(length), kind))
+        else:
+            chunks += column.chunks
+    return pa.chunked_array(chunks, kind)
 
 
 def kind_of(field: pa.Field) -> str:
