@@ -25,7 +25,7 @@ TAIL_BYTES = 64 << 20
 # A power loss leaves a file longer than its data: the rest reads as zeros. Fewer may have been written on purpose
 # (`find -print0` ends with one).
 LOST_NULS = 8
-# From the end of a task to its record: the worker's batch and the supervisor's commit, each a tenth of a second.
+# From the end of a task to its record: the worker's batch and the supervisor's commit, a fifth and a tenth of a second.
 RECORD_SECONDS = 2.0
 LOOK_SECONDS = 0.05
 # Looks at a task that has not begun cost a query.

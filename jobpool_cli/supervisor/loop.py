@@ -58,7 +58,7 @@ from jobpool_cli.supervisor.launch import Report
 from jobpool_cli.supervisor.scheduler import Scheduler
 from jobpool_cli.supervisor.sealing import Sealer, worth_sealing
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 COMMIT_SECONDS = 0.1
 
 _LOSSES = {

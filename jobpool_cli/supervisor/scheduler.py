@@ -49,7 +49,7 @@ from jobpool_cli.supervisor.events import (
 from jobpool_cli.supervisor.holdings import MAX_BATCH_TASKS, History, Outstanding, Pending, Worker
 from jobpool_cli.worker.protocol import MAX_RANGES_PER_BATCH, BatchOrder
 
-TARGET_SECONDS = 0.1
+TARGET_SECONDS = 0.2
 GROWTH = 8
 # Above this a task is so long that fetching the next one afterwards costs nothing, and holding one ahead might.
 AHEAD_BELOW_SECONDS = 0.1

@@ -41,7 +41,7 @@ from jobpool_cli.worker.protocol import BatchOrder, send_frame
 THOROUGH_NANOSECONDS = 50_000
 # What tasks may have changed in the process is looked at after so much of their time, so after each one that takes
 # longer, and at a batch's end. The look costs 5 microseconds, or 25 where a task has filled the processor's caches.
-RESTORE_NANOSECONDS = 2_000_000
+RESTORE_NANOSECONDS = 5_000_000
 # CPU time of short tasks is not measured one by one. What may have gone to those since the clock was last read, as a
 # part of the task whose CPU time is asked for: above it the time is not known rather than wrong.
 CPU_ERROR_PARTS = 50

@@ -1,7 +1,8 @@
 """Outcomes on their way out of a worker: gathered as plain lists, encoded as columns, sent as frames.
 
 The hot loop only appends. A thread looks ten times a second whether outcomes have waited for long, and sends them: a
-slow task never holds back what quick ones before it have finished.
+slow task never holds back what quick ones before it have finished. Sending takes about a millisecond of Python's time
+whatever the number of outcomes, so it is not done more often than needed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from jobpool_cli.worker.capture import StopTask
 from jobpool_cli.worker.failure import describe, unstorable
 from jobpool_cli.worker.protocol import BatchOrder, send_frame
 
-FLUSH_SECONDS = 0.1
+FLUSH_SECONDS = 0.2
+LOOK_SECONDS = 0.1
 # Results so large that many are gathered within that time: they are looked after more often, and leave when so much has
 # come together. While the thread writes them to a segment, the function goes on.
 LARGE_BYTES = 64 << 10
 LARGE_LOOK_SECONDS = 0.01
 GATHERED_BYTES = 32 << 20
-# The columns of a few rows are shorter than what compressing each of them costs.
-TINY_BYTES = 1 << 10
+# Compressing less than this costs more time than its way through the inbox.
+TINY_BYTES = 16 << 10
 # A failure may bring a megabyte of pickled exception: a frame takes no more than about this much of them.
 FAILURE_BYTES = 4 << 20
 # Results beyond this go to a segment that the worker writes itself, so that the supervisor's memory stays small.
@@ -91,6 +93,9 @@ class BatchOutcomes:
 
     def log_ranges(self, first: int, stop: int) -> tuple[Int64s, Int64s]:
         """Return where the output of the rows from ``first`` to ``stop`` begins and ends in the log."""
+        if not self.logs:
+            nothing = np.full(stop - first, self.log_start, np.int64)
+            return nothing, nothing
         marks = np.array([mark for mark in self.logs if mark[0] < stop] or [(-1, self.log_start, self.log_start)])
         rows = np.arange(first, stop)
         # An empty range may lie anywhere: where the last output before it ended is as good a place as any.
@@ -130,7 +135,7 @@ class Outbox:
 
     def _look_after(self) -> None:
         while True:
-            time.sleep(LARGE_LOOK_SECONDS if self._row_bytes > LARGE_BYTES else FLUSH_SECONDS)
+            time.sleep(LARGE_LOOK_SECONDS if self._row_bytes > LARGE_BYTES else LOOK_SECONDS)
             with self._lock:
                 batch = self._batch
                 if batch is not None and self._is_due(batch):
@@ -262,8 +267,9 @@ class Outbox:
             udf=order.udf,
         )
         body |= {"rows": rows, "ranges": _ranges_of(columns.tasks), "result_kind": kind_of(columns.results.field)}
-        self._row_bytes = outcomes.nbytes // rows
-        shrinks, size = _compressed(outcomes)
+        whole = outcomes.nbytes
+        self._row_bytes = whole // rows
+        shrinks, size = _compressed(outcomes, whole)
         if size <= INLINE_BYTES:
             blob = blob_of(outcomes, compressed=shrinks)
             if blob.size <= INLINE_BYTES:
@@ -306,17 +312,17 @@ class _Columns:
         return failures
 
 
-def _compressed(outcomes: pa.RecordBatch) -> tuple[bool, int]:
-    """Return whether compressing outcomes pays, and about how large they are then."""
-    if outcomes.nbytes <= TRIAL_ABOVE_BYTES:
-        return outcomes.nbytes > TINY_BYTES, outcomes.nbytes
+def _compressed(outcomes: pa.RecordBatch, whole: int) -> tuple[bool, int]:
+    """Return whether compressing outcomes of so many bytes pays, and about how large they are then."""
+    if whole <= TRIAL_ABOVE_BYTES:
+        return whole > TINY_BYTES, whole
     leaves = [
         leaf
         for name, column in zip(outcomes.schema.names, outcomes.columns, strict=True)
         for leaf in leaves_of(name, [column])
     ]
     size = sum(int(leaf.size * leaf.ratio) for leaf in leaves)
-    return size < outcomes.nbytes * WORTH_RATIO, size
+    return size < whole * WORTH_RATIO, size
 
 
 def _in_wall_times(
@@ -332,6 +338,8 @@ def _in_wall_times(
 def _ranges_of(tasks: Int64s) -> Ranges:
     """Return half-open ranges that cover exactly these task numbers, which need not be sorted."""
     breaks = np.flatnonzero(np.diff(tasks) != 1) + 1
+    if not len(breaks):
+        return ((int(tasks[0]), int(tasks[-1]) + 1),)
     firsts = tasks[np.concatenate(([0], breaks))]
     lasts = tasks[np.concatenate((breaks - 1, [len(tasks) - 1]))]
     return tuple((int(low), int(high) + 1) for low, high in zip(firsts, lasts, strict=True))

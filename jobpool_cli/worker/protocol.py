@@ -26,6 +26,7 @@ HEADER = struct.Struct("<4sIQI")
 MAX_TEXT_BYTES = 1 << 30
 MAX_PAYLOAD_BYTES = 1 << 32
 CHUNK_BYTES = 1 << 20
+JOINED_BYTES = 1 << 16
 
 # A message must fit into a socket's send buffer; scattered tasks (a retry) are sent in several batches.
 MAX_RANGES_PER_BATCH = 4000
@@ -86,8 +87,12 @@ class Frame:
 def send_frame(channel: socket.socket, kind: str, body: dict[str, Any], payload: bytes | memoryview = b"") -> None:
     """Send one frame; blocks until the supervisor has room for it."""
     text = json.dumps({"kind": kind, **body}, separators=(",", ":")).encode()
-    channel.sendall(HEADER.pack(MAGIC, len(text), len(payload), zlib.crc32(text)) + text)
-    if len(payload):
+    head = HEADER.pack(MAGIC, len(text), len(payload), zlib.crc32(text)) + text
+    if len(payload) <= JOINED_BYTES:
+        # One system call, and the supervisor wakes once.
+        channel.sendall(head + payload)
+    else:
+        channel.sendall(head)
         channel.sendall(payload)
 
 
