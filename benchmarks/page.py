@@ -1,26 +1,30 @@
-"""Fill the table of peers in README.md from what their modules say: ``python -m benchmarks.page``.
+"""Fill what pages say of the benchmarks from where it stands: ``python -m benchmarks.page``.
 
-Text between the two markers is this module's; all else is written by hand. A test holds that the page is as it would
-leave it.
+The table of peers in benchmarks/README.md comes from the peers' modules, the table of figures in README.md from
+results/results.json. Text between two markers is this module's; all else is written by hand. A test holds that the
+pages are as it would leave them.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import peers
+from benchmarks import peers, report
+from benchmarks.measure import ROOT
 
-PAGE = Path(__file__).parent / "README.md"
-BLOCK = re.compile(r"<!-- peers -->\n.*?<!-- end -->", re.DOTALL)
-
-
-def filled(page: str) -> str:
-    """Return the page with the table as the modules are now."""
-    return BLOCK.sub(lambda _found: f"<!-- peers -->\n{table()}\n<!-- end -->", page)
+RESULTS = Path(__file__).parent / "results" / "results.json"
 
 
-def table() -> str:
+def filled(page: str, block: str, text: str) -> str:
+    """Return the page with the block of that name as it is now."""
+    between = re.compile(rf"<!-- {block} -->\n.*?<!-- end -->", re.DOTALL)
+    return between.sub(lambda _found: f"<!-- {block} -->\n{text}\n<!-- end -->", page)
+
+
+def peers_table() -> str:
     """Return what each peer keeps on disk and what it forgets."""
     lines = ["| peer | is on disk afterwards | is forgotten |", "|---|---|---|"]
     # jobpool first, then by name.
@@ -30,5 +34,18 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def figures() -> str:
+    """Return what the last full run was taken on, and its goals."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return f"{report.machine_line(results['machine'])}\n\n{report.goals_table(results['works'])}"
+
+
+BLOCKS: dict[Path, tuple[str, Callable[[], str]]] = {
+    Path(__file__).parent / "README.md": ("peers", peers_table),
+    ROOT / "README.md": ("figures", figures),
+}
+
+
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, (name, text) in BLOCKS.items():
+        path.write_text(filled(path.read_text(encoding="utf-8"), name, text()), encoding="utf-8")

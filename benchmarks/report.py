@@ -66,13 +66,14 @@ def goals_table(works: Mapping[str, Any]) -> str:
     """Return what was to be shown, and whether it was."""
     lines = ["| work | goal | measured: median (lowest to highest) | met |", "|---|---|---:|---|"]
     for key, work in works.items():
-        for goal in work["goals"]:
+        for number_of_goal, goal in enumerate(work["goals"]):
             shown = "not measured"
             if goal["ratio"] is not None:
                 median, low, high = goal["ratio"]
                 shown = spread_text(median, low, high, goal["unit"])
             met = {True: "yes", False: "**NO**", None: "open"}[goal["met"]]
-            lines.append(f"| {key} | {goal['text']} | {shown} | {met if not work['quick'] else 'quick run'} |")
+            title = f"{key}: {work['title']}" if not number_of_goal else ""
+            lines.append(f"| {title} | {goal['text']} | {shown} | {met if not work['quick'] else 'quick run'} |")
     return "\n".join(lines)
 
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # Waiting looks often at first, for pools that end at once, and then at a human pace.
 FIRST_LOOK_SECONDS = 0.01
 SLOWEST_LOOK_SECONDS = 0.2
-# The end is seen late by no more than this part of the wait.
-LATE_BY = 0.05
+# The end is seen late by about this part of the wait, however wrong the guess of when it comes.
+LATE_BY = 0.01
 # A live supervisor answers within a turn of its loop; one that is stopped or starved gets this long.
 ANSWER_SECONDS = 30.0
 
@@ -150,12 +150,19 @@ class JobPool(PoolView):
 
     # --- waiting
 
-    def wait(self, timeout: float | None = None, *, on_look: Callable[[PoolStatus], None] | None = None) -> PoolStatus:
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        on_look: Callable[[PoolStatus], None] | None = None,
+        look_every: float = SLOWEST_LOOK_SECONDS,
+    ) -> PoolStatus:
         """Wait until all tasks are finished and every result is in ``results/``.
 
         Args:
             timeout: seconds.
             on_look: called with each look at the pool.
+            look_every: seconds from one look to the next while the end is far; a look takes a core a millisecond.
 
         Raises:
             WaitTimeoutError: the time is over; the pool goes on.
@@ -183,7 +190,7 @@ class JobPool(PoolView):
                     "it goes on; wait again, or see: jobpool status " + self.name,
                 )
             now = time.monotonic()
-            pause = min(max(FIRST_LOOK_SECONDS, (now - began) * LATE_BY), SLOWEST_LOOK_SECONDS)
+            pause = _pause(now - began, status, look_every)
             time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - now)))
 
     # --- acting on it
@@ -431,6 +438,13 @@ class JobPool(PoolView):
                 f"{cancelled} of {status.n_jobs} tasks were cancelled",
                 f"run them: jobpool retry --cancelled {self.name}; leave them out: --ignore-exceptions",
             )
+
+
+def _pause(waited: float, status: PoolStatus, longest: float) -> float:
+    """Return how long to wait for the next look: half of what seems to be left, so that the end is soon seen."""
+    done = status.finished / max(status.n_jobs, 1)
+    left = waited * (1 - done) / done if done else waited
+    return min(longest, max(FIRST_LOOK_SECONDS, waited * LATE_BY, left / 2))
 
 
 def _tasks_alike(reader: StateReader, kind: str | None, at: str | None) -> list[int]:

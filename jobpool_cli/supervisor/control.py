@@ -160,12 +160,13 @@ class Control:
             cancelled = sum(high - low for low, high in fresh) + len(later)
             answer = {"retried": len(failed), "cancelled": cancelled}
             if udf is not None:
+                if failed or cancelled:
+                    # Before anybody reads the answer: a task that it calls pending must not begin with the old code.
+                    self._feed(UdfChanged(udf))
                 answer["pending"] = self._scheduler.waiting_tasks
             if failed or cancelled:
                 self._writer.mark_retry(now, udf)
             self._writer.add_answer(request.id, now, request.action, answer)
         if not (failed or cancelled):
             return
-        if udf is not None:
-            self._feed(UdfChanged(udf))
         self._feed(TasksAdded(ranges=fresh, singles=tuple(sorted([*failed, *later]))))

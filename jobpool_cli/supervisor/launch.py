@@ -16,8 +16,16 @@ from jobpool_cli.engines.processes import MARK
 from jobpool_cli.errors import ConflictError, InputError, JobPoolError, MachineError
 from jobpool_cli.layout import FILE_MODE, PoolPaths
 
+
+class _Detached(subprocess.Popen[bytes]):
+    """A process that is meant to outlive this one: nobody has forgotten to wait for it."""
+
+    def __del__(self) -> None:
+        """Do without Popen's warning of a process that still runs."""
+
+
 # Children of a Python session that started pools; kept so that they can be reaped when they end.
-_started: list[subprocess.Popen[bytes]] = []
+_started: list[_Detached] = []
 
 SHOWN_LOG_BYTES = 2000
 
@@ -127,7 +135,7 @@ def _spawn(arguments: Sequence[str], log: int, *kept: int) -> int:
     read_end, write_end = os.pipe()
     try:
         _started.append(
-            subprocess.Popen(
+            _Detached(
                 [sys.executable, "-P", "-m", "jobpool_cli.supervisor", f"--report={write_end}", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -152,9 +160,12 @@ def _read_line(fd: int) -> bytes:
         return pipe.readline()
 
 
-def _world() -> tuple[dict[str, str], str]:
+def _world() -> tuple[dict[str, str], str | None]:
     """Return what a process inherits and the user's code may change: environment and working directory."""
-    return dict(os.environ), os.getcwd()
+    folder = None
+    with contextlib.suppress(OSError):  # it may be gone
+        folder = os.getcwd()
+    return dict(os.environ), folder
 
 
 def _written_since(paths: PoolPaths, start: int) -> str:

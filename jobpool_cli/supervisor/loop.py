@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import os
 import signal
 import time
@@ -112,7 +113,8 @@ class Supervisor:
             must_end=lambda: bool(self._stop_reason),
         )  # fmt: skip
         self._changes: list[Callable[[], None]] = []
-        self._committed_at = 0.0
+        self._changed_at = 0.0
+        """When the oldest change that waits for the next commit was collected."""
         self._inbox_rows = self._inbox_bytes = 0
         self._unwritten: dict[bool, list[FailureRecord]] = {True: [], False: []}
         self._failures: dict[tuple[int, int], FailureRecord] = {}
@@ -154,13 +156,13 @@ class Supervisor:
                 # No worker will start, so that there is none to wait for.
                 self._report(Report(ok=True))
             while True:
-                self._take_in(self._engine.poll(POLL_SECONDS))
+                self._take_in(self._engine.poll(min(POLL_SECONDS, max(0.0, self._until_commit()))))
                 self._notice_signals()
                 self._control.carry_out_requests()
                 self._feed(Tick())
                 self._take_over_segments()
                 self._seal_if_large()
-                if self._changes and time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+                if self._until_commit() <= 0:
                     self._commit()
                 if self._scheduler.idle and self._is_over():
                     break
@@ -361,7 +363,13 @@ class Supervisor:
         self._unwritten[current].clear()
 
     def _change(self, change: Callable[[], None]) -> None:
+        if not self._changes:
+            self._changed_at = time.monotonic()
         self._changes.append(change)
+
+    def _until_commit(self) -> float:
+        """Return in how many seconds the oldest change that waits is to be committed."""
+        return self._changed_at + COMMIT_SECONDS - time.monotonic() if self._changes else math.inf
 
     def _commit(self) -> None:
         """Write all collected changes in one durable transaction."""
@@ -370,7 +378,6 @@ class Supervisor:
                 for change in self._changes:
                     change()
             self._changes.clear()
-        self._committed_at = time.monotonic()
         self._control.committed()
 
     # --- sealing

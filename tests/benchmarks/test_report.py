@@ -32,9 +32,9 @@ def _work(**changes: Any) -> dict[str, Any]:
 def test_the_table_shows_goals_medians_and_who_has_no_figure() -> None:
     table = report.table({"machine": {"Python": "3.13"}, "works": {"x": _work()}})
     assert "Python 3.13" in table
-    assert "| x | twice the other | 2.50 times (2 to 3) | yes |" in table
-    assert "| x | ten times the other | 2.50 (2 to 3) | **NO** |" in table
-    assert "| x | twice the gone | not measured | open |" in table
+    assert "| x: Some work | twice the other | 2.50 times (2 to 3) | yes |" in table
+    assert "|  | ten times the other | 2.50 (2 to 3) | **NO** |" in table
+    assert "|  | twice the gone | not measured | open |" in table
     assert "|  | tasks | tasks/s | seconds |" in table
     assert "| jobpool | 1,000 | 5,000 (4,000 to 6,000) |  |" in table
     assert "| Other | 10 | 2,000 | 0.500 |" in table
@@ -79,6 +79,8 @@ def test_every_peer_says_what_it_keeps_and_what_it_forgets() -> None:
         assert {"NAME", "KEEPS", "FORGETS"} <= peers.facts(peer).keys(), peer
 
 
-def test_the_page_lists_the_peers_as_they_are() -> None:
-    text = page.PAGE.read_text(encoding="utf-8")
-    assert page.filled(text) == text, "run: python -m benchmarks.page"
+def test_the_pages_tell_the_peers_and_the_figures_as_they_are() -> None:
+    for path, (block, text) in page.BLOCKS.items():
+        content = path.read_text(encoding="utf-8")
+        assert f"<!-- {block} -->" in content
+        assert page.filled(content, block, text()) == content, "run: python -m benchmarks.page"
