@@ -8,8 +8,8 @@ import os
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Collection
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,25 @@ def main() -> None:
             workers=given.workers,
         )
         for key in chosen:
-            try:
-                found = measure(context, works[key], chosen_peers)
-            except Exception:  # noqa: BLE001 - whatever broke this work, the next ones are measured all the same
-                traceback.print_exc()
+            # In a process of its own, which prints why if it breaks: no process that is measured is smaller than the
+            # one that starts it, and checking results may take a gigabyte.
+            process = get_context("fork").Process(
+                target=measure_and_keep, args=(context, works[key], chosen_peers, output)
+            )
+            process.start()
+            process.join()
+            if process.exitcode:
                 broken.append(key)
-            else:
-                report.keep(output, key, found, environment.machine(given.workers))
     if (output / report.TABLE).exists():
         print((output / report.TABLE).read_text(encoding="utf-8"))
     if broken:
         sys.exit(f"these works could not be measured: {', '.join(broken)}; the tracebacks above say why")
+
+
+def measure_and_keep(context: Context, module: str, chosen: Collection[str], output: Path) -> None:
+    """Measure one work, and put its figures in the place of what it gave before."""
+    found = measure(context, module, chosen)
+    report.keep(output, module[0], found, environment.machine(context.workers))
 
 
 def measure(context: Context, module: str, chosen: Collection[str]) -> dict[str, Any]:
