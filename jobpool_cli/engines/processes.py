@@ -6,11 +6,28 @@ import contextlib
 import os
 import resource
 import signal
+from collections.abc import Iterator
 
 # In the environment of every worker and so of all that it starts: "<pool id>:<worker number>".
 MARK = "JOBPOOL_MARK"
 
 _inherited: tuple[int, int] | None = None
+
+
+def other_processes() -> Iterator[tuple[int, int]]:
+    """Yield every other process of this machine: its number, and a descriptor (pidfd).
+
+    The descriptor pins the process while the caller looks: its number cannot become another one's before a signal.
+    """
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(int(entry.name))
+            try:
+                yield int(entry.name), pidfd
+            finally:
+                os.close(pidfd)
 
 
 def kill_marked(mark: str) -> None:
@@ -20,19 +37,11 @@ def kill_marked(mark: str) -> None:
     """
     exact = f"{MARK}={mark}".encode()
     name = exact.partition(b"=")[0] + b"="
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            # The descriptor pins the process: it cannot become another one between the look and the signal.
-            pidfd = os.pidfd_open(int(entry.name))
-            try:
-                with open(f"/proc/{entry.name}/environ", "rb") as file:
-                    marks = [each for each in file.read().split(b"\0") if each.startswith(name)]
-                if any(each == exact or each.startswith(exact + b":") for each in marks):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            finally:
-                os.close(pidfd)
+    for pid, pidfd in other_processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            marks = [each for each in file.read().split(b"\0") if each.startswith(name)]
+            if any(each == exact or each.startswith(exact + b":") for each in marks):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def needed_descriptors(processes: int) -> int:

@@ -51,35 +51,31 @@ class PoolLock:
 def holders(path: Path) -> Iterator[tuple[int, int]]:
     """Yield the number of each process that has the lock's file open for writing, and a descriptor of it (pidfd).
 
-    Only a supervisor, `map` and `rm` do so; the kernel does not tell who holds a lock of this kind. The descriptor
-    pins the process while the caller looks at it. Processes of other users do not show.
+    Only a supervisor, `map` and `rm` do so; the kernel does not tell who holds a lock of this kind. Processes of other
+    users do not show.
     """
+    from jobpool_cli.engines.processes import other_processes  # noqa: PLC0415 - `status` only asks `is_held`
+
     try:
         wanted = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            pidfd = os.pidfd_open(int(entry.name))
-            try:
-                if _has_open_for_writing(entry.name, wanted):
-                    yield int(entry.name), pidfd
-            finally:
-                os.close(pidfd)
+    for pid, pidfd in other_processes():
+        if _has_open_for_writing(pid, wanted):
+            yield pid, pidfd
 
 
-def _has_open_for_writing(pid: str, wanted: os.stat_result) -> bool:
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            found = os.stat(f"/proc/{pid}/fd/{fd}")
-            if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
-                continue
-            with open(f"/proc/{pid}/fdinfo/{fd}") as file:
-                flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
-            if flags & os.O_ACCMODE != os.O_RDONLY:
-                return True
+def _has_open_for_writing(pid: int, wanted: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found = os.stat(f"/proc/{pid}/fd/{fd}")
+                if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+                    continue
+                with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+                    flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
+                if flags & os.O_ACCMODE != os.O_RDONLY:
+                    return True
     return False
 
 
