@@ -81,6 +81,10 @@ def check(
             f" and the limit is {descriptor_limit()}",
             "raise it (ulimit -Hn, or LimitNOFILE of the service), or take fewer workers",
         )
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise MachineError("the current folder has been deleted", "go to one that exists: tasks run in it") from error
     located = locate_udf(udf)
     raw = read_arguments(source, format=input_format, stdin=stdin)
     bound = bind(Signature.of(located.function), raw, constants)

@@ -87,7 +87,7 @@ def test_what_stood_by_is_gone_when_map_is_killed(
 def test_a_dry_run_starts_nothing(run: Run, home: Path, tmp_path: Path, table: Path) -> None:
     udf = write(tmp_path, f"import os, sys\nprint('children', {CHILDREN}, file=sys.stderr)\n{SQUARE}")
     assert "children []" in run("map", udf, table, "--dry-run", code=0).stderr
-    assert not processes_of(home)
+    until(lambda: not processes_of(home))
 
 
 def test_a_pool_runs_though_what_stood_by_was_killed(run: Run, home: Path, tmp_path: Path, table: Path) -> None:
@@ -105,3 +105,19 @@ def test_workers_inherit_what_the_import_in_map_changed(run: Run, home: Path, tm
     run("map", write(tmp_path, f"import os, sys\n{change}{body}"), table, "--wait", cwd=tmp_path, code=0)
     results = [result for _, result in JobPool.open("last", home=str(home)).results_now()]
     assert results == [["by map", str(tmp_path / "elsewhere")]] * 3
+
+
+def test_a_current_folder_that_is_gone_is_told(
+    command_line: CommandLine, home: Path, tmp_path: Path, table: Path
+) -> None:
+    udf = write(tmp_path, SQUARE)
+    words, env = command_line
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd '{gone}' && rmdir '{gone}' && exec \"$@\""
+    told = subprocess.run(
+        ["/bin/sh", "-c", script, "sh", *words, "map", udf, table], env=env, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 6
+    assert "the current folder has been deleted" in told.stderr
+    until(lambda: not processes_of(home))
