@@ -102,7 +102,7 @@ class JobPool(PoolView):
 
     @staticmethod
     def stand_by(options: PoolOptions) -> Standby:
-        """Start supervisor and workers ahead of a pool that is about to be checked and submitted; close it then."""
+        """Start supervisor and workers ahead of a pool that is checked and submitted in the ``with`` block of it."""
         from jobpool_cli.supervisor.launch import Standby  # noqa: PLC0415 - `status` starts nothing
 
         return Standby(options.processes)

@@ -23,7 +23,13 @@ REFRESH_PER_SECOND = 8
 
 
 class Progress(Protocol):
-    """Shows how far a pool is while its lines scroll by."""
+    """Shows how far a pool is while its lines scroll by.
+
+    Attributes:
+        look_every: seconds between looks at a pool whose end is far, as far as this shows them.
+    """
+
+    look_every: float
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -53,6 +59,9 @@ def progress(stream: TextIO | None, *, quiet: bool = False, lines: bool = True) 
 
 class PlainProgress:
     """A line every few seconds, or none."""
+
+    # Nobody sees the looks, and the tasks need the cores.
+    look_every = 0.5
 
     def __init__(self, stream: TextIO | None, *, lines: bool) -> None:
         """Write to a stream; the first line comes after the first interval."""
@@ -100,6 +109,8 @@ class Rate:
 
 class LiveBar:
     """A bar at the bottom of the terminal; lines scroll above it."""
+
+    look_every = 0.2
 
     def __init__(self, stream: TextIO) -> None:
         """Prepare a bar on a terminal; it appears with the first look at a pool that is not done."""

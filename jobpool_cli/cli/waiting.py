@@ -6,14 +6,10 @@ import sys
 
 import typer
 
-from jobpool_cli.cli import render
 from jobpool_cli.cli.live import end_quietly, progress
 from jobpool_cli.errors import ExitCode, TasksFailedError
 from jobpool_cli.model import PoolStatus
 from jobpool_cli.pool import JobPool
-
-BAR_SECONDS = 0.2
-SILENT_SECONDS = 0.5
 
 
 def wait_for(pool: JobPool, *, timeout: float | None = None, quiet: bool = False) -> PoolStatus:
@@ -26,9 +22,7 @@ def wait_for(pool: JobPool, *, timeout: float | None = None, quiet: bool = False
     """
     try:
         with progress(sys.stderr, quiet=quiet) as shown:
-            # A bar is to move; without one nobody sees the looks, and the tasks need the cores.
-            look_every = BAR_SECONDS if render.is_live(sys.stderr) and not quiet else SILENT_SECONDS
-            return pool.wait(timeout, on_look=shown.update, look_every=look_every)
+            return pool.wait(timeout, on_look=shown.update, look_every=shown.look_every)
     except KeyboardInterrupt:
         end_quietly(pool.name)
         raise typer.Exit(ExitCode.INTERRUPTED) from None

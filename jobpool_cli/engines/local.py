@@ -110,7 +110,11 @@ class LocalEngine:
             process = self._standing_by(worker)
             process = process or start_worker(worker, pool_id=self._pool_id, folder=folder, output=log_fd)
             reset(self._views[slot], worker, process.popen.pid)
-            process.assign(Assignment(str(self._paths.root), slot, worker, self.udf), log, log_fd)
+            try:
+                process.assign(Assignment(str(self._paths.root), slot, worker, self.udf), log, log_fd)
+            except OSError:
+                process.end()
+                raise
         finally:
             os.close(log_fd)
         self._selector.register(process.pidfd, selectors.EVENT_READ, slot)
@@ -192,8 +196,7 @@ class LocalEngine:
         for process in (*self._processes.values(), *self._standby.values()):
             process.signal(signal.SIGKILL)
         for process in self._standby.values():
-            process.popen.wait()
-            process.close()
+            process.end()
         self._standby.clear()
         for slot in list(self._processes):
             self._processes[slot].popen.wait()

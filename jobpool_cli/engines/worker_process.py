@@ -76,6 +76,12 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, number)
 
+    def end(self) -> None:
+        """Kill it, and leave nothing of it."""
+        self.signal(signal.SIGKILL)
+        self.popen.wait()
+        self.close()
+
     def close(self) -> None:
         """Close what belongs to a process that has been reaped."""
         for channel in (self.orders, self.orders_worker_end, self.outcomes):

@@ -159,14 +159,14 @@ class Control:
             fresh, later = self._writer.take_up_cancelled(tasks) if request.details.get("cancelled") else ((), [])
             cancelled = sum(high - low for low, high in fresh) + len(later)
             answer = {"retried": len(failed), "cancelled": cancelled}
+            taken_up = bool(failed or cancelled)
             if udf is not None:
-                if failed or cancelled:
+                if taken_up:
                     # Before anybody reads the answer: a task that it calls pending must not begin with the old code.
                     self._feed(UdfChanged(udf))
                 answer["pending"] = self._scheduler.waiting_tasks
-            if failed or cancelled:
+            if taken_up:
                 self._writer.mark_retry(now, udf)
             self._writer.add_answer(request.id, now, request.action, answer)
-        if not (failed or cancelled):
-            return
-        self._feed(TasksAdded(ranges=fresh, singles=tuple(sorted([*failed, *later]))))
+        if taken_up:
+            self._feed(TasksAdded(ranges=fresh, singles=tuple(sorted([*failed, *later]))))

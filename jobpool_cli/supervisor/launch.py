@@ -46,16 +46,15 @@ class Report:
 class Standby:
     """A supervisor that is started before its pool is there, so that its imports pass while `map` still checks.
 
-    It is called off by ``close``, or by the end of this process.
+    It is called off by the end of the ``with`` block, or of this process.
     """
 
     def __init__(self, workers: int) -> None:
         """Start it, for a pool of so many workers; where that fails, `launch` does without."""
         self.pool_id = str(uuid.uuid4())
         self._world = _world()
-        self._report = -1
+        self._report: int | None = None
         read_end, self._pipe = os.pipe()
-        self._open = [self._pipe]
         with contextlib.suppress(OSError):
             arguments = (
                 f"--pipe={read_end}",
@@ -64,7 +63,6 @@ class Standby:
                 f"--workers={workers}",
             )
             self._report = _spawn(arguments, subprocess.DEVNULL, read_end)
-            self._open.append(self._report)
         os.close(read_end)
 
     def give(self, paths: PoolPaths) -> int | None:
@@ -72,19 +70,14 @@ class Standby:
 
         Importing the user's file may have changed what a process inherits from this one: then it is of no use.
         """
-        if self._report not in self._open or self._world != _world():
+        if self._report is None or self._world != _world():
             return None
         try:
             os.write(self._pipe, os.fsencode(paths.root) + b"\n")
         except BrokenPipeError:
             return None
-        self._open.remove(self._report)
-        return self._report
-
-    def close(self) -> None:
-        """Call it off, unless it has a pool."""
-        while self._open:
-            os.close(self._open.pop())
+        report, self._report = self._report, None
+        return report
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -92,7 +85,9 @@ class Standby:
 
     def __exit__(self, *_: object) -> None:
         """Call it off, unless it has a pool."""
-        self.close()
+        os.close(self._pipe)
+        if self._report is not None:
+            os.close(self._report)
 
 
 def launch(paths: PoolPaths, standby: Standby | None = None) -> None:
@@ -108,12 +103,10 @@ def launch(paths: PoolPaths, standby: Standby | None = None) -> None:
         MachineError: no process could be started.
     """
     report = standby.give(paths) if standby is not None else None
-    line = b""
-    if report is not None:
-        line = _read_line(report)
+    line = b"" if report is None else _read_line(report)
     logged = paths.supervisor_log.stat().st_size if paths.supervisor_log.exists() else 0
     if not line:
-        log = os.open(paths.supervisor_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
+        log = open_log(paths)
         try:
             line = _read_line(_spawn((f"--root={paths.root}",), log))
         except OSError as error:
@@ -127,6 +120,11 @@ def launch(paths: PoolPaths, standby: Standby | None = None) -> None:
     told = Report(**json.loads(line))
     if not told.ok:
         raise _error(told)
+
+
+def open_log(paths: PoolPaths) -> int:
+    """Open the pool's supervisor.log for appending; return its descriptor."""
+    return os.open(paths.supervisor_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
 
 
 def _spawn(arguments: Sequence[str], log: int, *kept: int) -> int:

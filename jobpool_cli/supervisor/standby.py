@@ -15,7 +15,8 @@ import threading
 from pathlib import Path
 
 from jobpool_cli.engines.worker_process import WorkerProcess, start_worker
-from jobpool_cli.layout import FILE_MODE, PoolPaths
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.supervisor.launch import open_log
 from jobpool_cli.worker.protocol import ProtocolError
 
 STDOUT, STDERR = 1, 2
@@ -69,7 +70,7 @@ def stand_by(pipe: int, *, pool_id: str, folder: str, workers: int) -> tuple[Poo
 
 def take_over_log(paths: PoolPaths) -> None:
     """Write to the pool's supervisor.log from now on."""
-    log = os.open(paths.supervisor_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
+    log = open_log(paths)
     for standard in (STDOUT, STDERR):
         os.dup2(log, standard)
     os.close(log)
