@@ -231,6 +231,10 @@ class Context:
         """Run a jobpool command to its end, and measure it."""
         return self.run(*self.jobpool, *words, home=home, stdin=stdin)
 
+    def map(self, function: str, table: Path, *options: str, home: Path) -> Ran:
+        """Run ``jobpool map --wait`` with as many workers as everybody has, and measure it."""
+        return self.run_jobpool("map", function, table, "--wait", "--workers", str(self.workers), *options, home=home)
+
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
         """Make a folder that lasts as long as the block."""

@@ -70,8 +70,8 @@ def warm(module: str) -> str:
     return module
 
 
-def main(run: Callable[[Job], Figures]) -> None:
-    """Do the job of the command line; print its figures as the last line.
+def main(run: Callable[[Job], Figures], *, refuse: Callable[[], str] | None = None) -> None:
+    """Do the job of the command line; print its figures as the last line, or why not if ``refuse`` gives a reason.
 
     ``run`` returns at least ``seconds``: from the first call that makes the pool to the last result in hand. With
     ``map_seconds``, the part of it for which the workers were up and warm, it is shown in the best light.
@@ -83,6 +83,10 @@ def main(run: Callable[[Job], Figures]) -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--variant", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
+    refusal = refuse() if refuse is not None else ""
+    if refusal:
+        print(json.dumps({"skipped": refusal}))
+        return
     variant = dict(each.split("=", 1) for each in given.variant)
     job = Job(f"benchmarks.works.{given.work}", given.tasks, given.workers, given.folder.absolute(), variant)
     print(json.dumps({**run(job), "tasks": job.tasks}), flush=True)

@@ -6,7 +6,6 @@ package brings no ``hq`` command, so nothing is streamed and no journal is kept:
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 
@@ -70,8 +69,4 @@ def run(job: Job) -> Figures:
 
 
 if __name__ == "__main__":
-    refusal = own_network()
-    if refusal:
-        print(json.dumps({"skipped": refusal}))
-    else:
-        main(run)
+    main(run, refuse=own_network)

@@ -39,8 +39,7 @@ def run(job: Job) -> Figures:
         quick=False,
         workers=job.workers,
     )
-    command = ["map", f"{file}:{job.function.__name__}", str(table), "--wait", "--workers", str(job.workers)]
-    wall = context.run_jobpool(*command, home=home).wall
+    wall = context.map(f"{file}:{job.function.__name__}", table, home=home).wall
     run_seconds = json.loads(context.run_jobpool("status", "last", "--json", home=home).stdout)["total_time"]
     pool = JobPool.open("last", home=str(home))
     wait_for_end(pool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import importlib
-import json
 import os
 import secrets
 import socket
@@ -98,8 +97,4 @@ def run(job: Job) -> Figures:
 
 
 if __name__ == "__main__":
-    refusal = own_network()
-    if refusal:
-        print(json.dumps({"skipped": refusal}))
-    else:
-        main(run)
+    main(run, refuse=own_network)

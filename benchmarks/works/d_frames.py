@@ -84,17 +84,7 @@ def _jobpool(context: Context, tasks: int) -> Figures:
     with context.folder() as folder:
         table, out = folder / "args.csv", folder / "out.parquet"
         table.write_text("".join(f"{cell}\n" for cell in ["x", *range(tasks)]), encoding="utf-8")
-        words: list[str | Path] = [
-            "map",
-            f"{__file__}:task",
-            table,
-            "--wait",
-            "--workers",
-            str(context.workers),
-            "--name",
-            "frames",
-        ]
-        mapped = context.run_jobpool(*words, home=folder).wall
+        mapped = context.map(f"{__file__}:task", table, "--name", "frames", home=folder).wall
         collected = context.run_jobpool("collect", "frames", "-o", out, home=folder).wall
         wait_for_end(JobPool.open("frames", home=str(folder)))
         _check(out, tasks)

@@ -65,17 +65,7 @@ def _jobpool(context: Context, tasks: int) -> Figures:
     with context.folder() as folder:
         table = folder / "args.csv"
         table.write_text("".join(f"{cell}\n" for cell in ["x", *range(tasks)]), encoding="utf-8")
-        words: list[str | Path] = [
-            "map",
-            f"{__file__}:task",
-            table,
-            "--wait",
-            "--workers",
-            str(context.workers),
-            "--name",
-            "arrays",
-        ]
-        wall = context.run_jobpool(*words, home=folder).wall
+        wall = context.map(f"{__file__}:task", table, "--name", "arrays", home=folder).wall
         pool = JobPool.open("arrays", home=str(folder))
         wait_for_end(pool)
         return _figures(pool.paths.results, tasks, wall)

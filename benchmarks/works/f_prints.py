@@ -70,17 +70,7 @@ def _jobpool(context: Context, function: Callable[[int], int], tasks: int) -> Fi
             table = folder / "args.csv"
             table.write_text("".join(f"{cell}\n" for cell in ["x", *range(tasks)]), encoding="utf-8")
             udf = f"{__file__}:{function.__name__}"
-            words: list[str | Path] = [
-                "map",
-                udf,
-                table,
-                "--wait",
-                "--workers",
-                str(context.workers),
-                "--name",
-                "lines",
-            ]
-            walls.append(context.run_jobpool(*words, home=folder).wall)
+            walls.append(context.map(udf, table, "--name", "lines", home=folder).wall)
             pool = JobPool.open("lines", home=str(folder))
             wait_for_end(pool)
             logged = sum(log.stat().st_size for log in pool.paths.logs.iterdir())

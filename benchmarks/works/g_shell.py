@@ -18,6 +18,7 @@ from benchmarks import contest
 from benchmarks.environment import lacking
 from benchmarks.goals import Goal
 from benchmarks.measure import Contender, Context, Figures, MeasureError, Row
+from benchmarks.peers.jobpool import wait_for_end
 from jobpool_cli import JobPool
 from jobpool_cli.model import TaskState
 
@@ -84,7 +85,7 @@ def run(context: Context) -> list[Row]:
         def mapped(file: Path, *options: str) -> Figures:
             wall = context.run_jobpool("map", file, table, "--home", folder / "home", *options).wall
             # What still runs must not take part in the next measurement.
-            wait_until_gone(JobPool.open("last", home=str(folder / "home")))
+            wait_for_end(JobPool.open("last", home=str(folder / "home")))
             return {"wall": wall}
 
         own = [
@@ -133,15 +134,5 @@ def first_result(context: Context, folder: Path, table: Path) -> Figures:
         imported = {each.name: float(each.read_text(encoding="ascii")) for each in notes.glob("imported-*")}
         # `map` itself imports the file, too, before there is a pool.
         imported.pop(f"imported-{command.pid}", None)
-        wait_until_gone(pool)
+        wait_for_end(pool)
         return {"first_result": seen - min(imported.values())}
-
-
-def wait_until_gone(pool: JobPool) -> None:
-    """Wait for the pool's end and its supervisor's."""
-    pool.wait(PATIENCE_SECONDS)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while pool.is_live():
-        if time.monotonic() > deadline:
-            raise MeasureError("the supervisor does not end")
-        time.sleep(LOOK_SECONDS)
