@@ -5,33 +5,63 @@ The public names are loaded when they are first used, so that ``import jobpool_c
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from jobpool_cli.version import __version__
 
+# Type checkers take a name such as this for true; `typing` alone would cost as much as all of Python's start.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jobpool_cli.errors import JobPoolError, TaskFailure
+    from typing import Any
+
+    from jobpool_cli.decorator import Udf, udf
+    from jobpool_cli.errors import (
+        JobPoolError,
+        MemoryLimitExceeded,
+        RemoteError,
+        ResultNotStorable,
+        TaskCancelled,
+        TaskFailure,
+        TaskTimeout,
+        WorkerCrashed,
+    )
     from jobpool_cli.pool import JobPool
-    from jobpool_cli.udf import udf
+    from jobpool_cli.pool.task import Task
+    from jobpool_cli.settings import options
     from jobpool_cli.worker.context import TaskContext, current_task
 
 _HOMES = {
     "JobPool": "jobpool_cli.pool",
     "JobPoolError": "jobpool_cli.errors",
+    "MemoryLimitExceeded": "jobpool_cli.errors",
+    "RemoteError": "jobpool_cli.errors",
+    "ResultNotStorable": "jobpool_cli.errors",
+    "Task": "jobpool_cli.pool.task",
+    "TaskCancelled": "jobpool_cli.errors",
     "TaskContext": "jobpool_cli.worker.context",
     "TaskFailure": "jobpool_cli.errors",
+    "TaskTimeout": "jobpool_cli.errors",
+    "Udf": "jobpool_cli.decorator",
+    "WorkerCrashed": "jobpool_cli.errors",
     "current_task": "jobpool_cli.worker.context",
-    "udf": "jobpool_cli.udf",
+    "options": "jobpool_cli.settings",
+    "udf": "jobpool_cli.decorator",
 }
 
 __all__ = [  # noqa: RUF022 - the order in which one meets them
     "udf",
+    "Udf",
     "JobPool",
+    "Task",
+    "options",
     "current_task",
     "TaskContext",
     "JobPoolError",
     "TaskFailure",
+    "WorkerCrashed",
+    "TaskTimeout",
+    "TaskCancelled",
+    "MemoryLimitExceeded",
+    "ResultNotStorable",
+    "RemoteError",
     "__version__",
 ]
 
@@ -40,7 +70,12 @@ def __getattr__(name: str) -> Any:
     """Load a public name on its first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'jobpool_cli' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    # The submodule `udf` is set as an attribute by its import: the function of that name is what the package offers.
-    globals()[name] = value
+    from importlib import import_module  # noqa: PLC0415 - nobody who only imports this needs it
+
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
     return value
+
+
+def __dir__() -> list[str]:
+    """Name what the package offers."""
+    return sorted(__all__)

@@ -39,6 +39,9 @@ class JobPoolError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            # What a Python session shows of an exception; a command writes both itself.
+            self.add_note(f"hint: {hint}")
 
 
 class UsageError(JobPoolError):
@@ -98,13 +101,49 @@ class WorkerCrashed(TaskFailure):
     """The worker process died while it ran the task, as often as ``--max-crashes`` allows."""
 
 
-class TaskTimeout(TaskFailure):
+class TaskTimeout(TaskFailure, TimeoutError):  # noqa: N818 - as TaskFailure
     """The task ran past ``--timeout`` and was stopped."""
 
 
-class MemoryLimitExceeded(TaskFailure):
+class TaskCancelled(TaskFailure):
+    """The task was cancelled before it had finished."""
+
+
+class MemoryLimitExceeded(TaskFailure, MemoryError):  # noqa: N818
     """The task's process and its children held more than ``--memory-limit`` and were stopped."""
 
 
 class ResultNotStorable(TaskFailure):
     """The function returned a value that can be neither a column nor a pickle."""
+
+
+class RemoteError(TaskFailure):
+    """The function raised what cannot be raised here: its class is out of reach, or it would end this process.
+
+    Attributes:
+        type: the exception's type, qualified unless a builtin.
+        message: its text.
+    """
+
+    def __init__(self, type: str, message: str) -> None:  # noqa: A002 - what it is called wherever failures are told of
+        """Stand for an exception of that type."""
+        super().__init__(type, message)
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        """The last line of its traceback."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - what a traceback shows before the exception of the user's function
+    """The traceback of a task, as text: the cause of the exception that a reader gets."""
+
+    def __init__(self, text: str) -> None:
+        """Keep the text."""
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        """The text, on lines of its own."""
+        return f'\n"""\n{self.text.rstrip()}\n"""'

@@ -4,9 +4,10 @@
 
     <home>/pools/<name>/
         pool.json               format version, name, created, UDF entry point, options; written once
-        udf/v1/                 snapshot of the user's code: the file, and the sibling modules that it imports
+        udf/v1/                 snapshot of the user's code: the function's file or pickle, and modules it imports
         udf/v2/ ...             one more for each `retry --udf`
         args.parquet            the arguments, one row per task, in order
+        constants/0000.pickle   values that are the same for every task, where they are large
         state.db                SQLite: counters, inbox, segments, failures, attempts, requests answered
         results/*.parquet       sealed segments, one row per successful task
         logs/worker-0001.log    one append-only file per worker process; each attempt owns a byte range of it
@@ -54,6 +55,11 @@ class PoolPaths(NamedTuple):
     def args(self) -> Path:
         """The arguments."""
         return self.root / "args.parquet"
+
+    @property
+    def constants(self) -> Path:
+        """Folder of the constants that are too large for args.parquet; there only if there are any."""
+        return self.root / "constants"
 
     @property
     def state_db(self) -> Path:

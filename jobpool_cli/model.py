@@ -14,6 +14,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from jobpool_cli.errors import UsageError
+
 # Processes that one pool can have on a machine: records of the shared file that tells what each of them runs.
 MAX_PROCESSES = 1024
 
@@ -81,22 +83,24 @@ class PoolOptions(NamedTuple):
         return self._asdict()
 
 
-class UdfSource(NamedTuple):
-    """Which code a pool runs: one snapshot of the user's function.
+def default_workers() -> int:
+    """Return how many workers a pool has if nobody says: one for each core that this process may use."""
+    return min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
 
-    Attributes:
-        version: 1 for the code of `map`, rising with each `retry --udf`.
-        path: the file as the user named it, absolute; shown in tracebacks.
-        function: the function's name in that file.
-        sha256: of the snapshot's main file, hex.
-        created: when the snapshot was taken (UTC).
+
+def check_processes(options: PoolOptions) -> PoolOptions:
+    """Return the options if a pool can have so many processes.
+
+    Raises:
+        UsageError: it cannot.
     """
-
-    version: int
-    path: str
-    function: str
-    sha256: str
-    created: datetime
+    if options.processes > MAX_PROCESSES:
+        raise UsageError(
+            f"{options.workers} workers with {options.processes_per_worker} processes each are"
+            f" {options.processes} processes",
+            f"a pool has at most {MAX_PROCESSES} on one machine",
+        )
+    return options
 
 
 class Where(NamedTuple):
@@ -229,6 +233,11 @@ class Changes(NamedTuple):
     others: Mapping[TaskState, int] = MappingProxyType({})
     others_again: int = 0
 
+    @property
+    def first_failure(self) -> Ended | None:
+        """The first of those listed that is a failure for good, if there is one; failures are always listed first."""
+        return next((each for each in self.listed if each.state in FAILED_STATES and not each.again), None)
+
 
 class RunningTask(NamedTuple):
     """A task that a live worker is on right now, read from the shared slots.
@@ -290,3 +299,23 @@ class PoolStatus(NamedTuple):
     def failed(self) -> int:
         """Tasks in error or timeout."""
         return sum(self.counts[state] for state in FAILED_STATES)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all tasks are finished."""
+        return self.state is PoolState.DONE
+
+    @property
+    def all_succeeded(self) -> bool:
+        """Whether all tasks are finished with success."""
+        return self.counts[TaskState.SUCCESS] == self.n_jobs
+
+    @property
+    def any_succeeded(self) -> bool:
+        """Whether any task is finished with success."""
+        return self.counts[TaskState.SUCCESS] > 0
+
+    @property
+    def any_failed(self) -> bool:
+        """Whether any task is in error or timeout."""
+        return self.failed > 0

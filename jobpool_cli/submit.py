@@ -14,29 +14,31 @@ import shutil
 import signal
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from jobpool_cli.engines.processes import descriptor_limit, kill_marked, needed_descriptors
 from jobpool_cli.errors import ConflictError, JobPoolError, MachineError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable, requests
-from jobpool_cli.store.arguments.binding import BoundArguments, bind, check_stored, write_arguments
+from jobpool_cli.store.arguments.binding import BoundArguments, bind, write_arguments
 from jobpool_cli.store.arguments.inputs import read_arguments
+from jobpool_cli.store.arguments.raw import RawArguments
+from jobpool_cli.store.arguments.recheck import check_stored
 from jobpool_cli.store.arguments.signature import Signature
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.ranges import gaps
 from jobpool_cli.store.slots import create_slots
-from jobpool_cli.store.snapshot import take_snapshot
+from jobpool_cli.store.snapshot import Snapshot
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import create_database
 from jobpool_cli.supervisor.launch import Standby, launch
 from jobpool_cli.supervisor.lock import PoolLock, holders, is_held
-from jobpool_cli.worker.function import LocatedUdf, locate_udf
+from jobpool_cli.worker.function import locate_udf
 
 # A folder without a lock is being made this very moment, unless it is older than this.
 FRESH_SECONDS = 60.0
@@ -45,19 +47,43 @@ ABANDON_SECONDS = 10.0
 KILL_SECONDS = 10.0
 
 
+class Udf(Protocol):
+    """A function that was found, or given, and can be stored."""
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+
+    @property
+    def entry(self) -> str:
+        """Where it comes from, for people."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What a worker will call."""
+
+    def take(self, folder: Path, version: int) -> Snapshot:
+        """Write a snapshot of its code into a folder, as that version of its pool's code.
+
+        Raises:
+            InputError: a file of the code cannot be read.
+            MachineError: the snapshot cannot be written.
+        """
+
+
 @dataclass(frozen=True)
 class Submission:
     """Everything that `map` needs, checked: the UDF loads, the arguments bind and convert."""
 
-    udf: LocatedUdf
+    udf: Udf
     arguments: BoundArguments
     source: str
     options: PoolOptions
 
     @property
     def entry(self) -> str:
-        """The entry point for people: ``file.py:function``."""
-        return f"{self.udf.path}:{self.udf.name}"
+        """Where the function comes from, for people: ``file.py:function``, ``notebook:function``."""
+        return self.udf.entry
 
 
 def check(
@@ -75,6 +101,45 @@ def check(
         InputError: says what does not fit, where, and what to do.
         MachineError: the machine does not allow so many workers.
     """
+    _check_machine(options)
+    located = locate_udf(udf)
+    raw = read_arguments(source, format=input_format, stdin=stdin)
+    bound = bind(Signature.of(located.function), raw, constants)
+    return Submission(located, bound, raw.source, options)
+
+
+def check_call(
+    function: Callable[..., Any],
+    arguments: RawArguments,
+    *,
+    constants: Mapping[str, object],
+    options: PoolOptions,
+) -> Submission:
+    """Check a function object and its arguments without changing anything.
+
+    Args:
+        function: perhaps wrapped by ``@udf``; its code is taken along now.
+        arguments: one task a row.
+        constants: Python values that are the same for every task.
+        options: how the pool shall run.
+
+    Raises:
+        InputError: the function cannot be run or sent to another process, or does not take these arguments.
+        MachineError: the machine does not allow so many workers.
+    """
+    _check_machine(options)
+    code = _python_udf(function)
+    bound = bind(Signature.of(code.function), arguments, constants, textual_constants=False)
+    return Submission(code, bound, arguments.source, options)
+
+
+def _python_udf(function: Callable[..., Any]) -> Udf:
+    from jobpool_cli.worker.travelling import python_udf  # noqa: PLC0415 - cloudpickle, which files do without
+
+    return python_udf(function)
+
+
+def _check_machine(options: PoolOptions) -> None:
     if needed_descriptors(options.processes) > descriptor_limit():
         raise MachineError(
             f"{options.processes} worker processes need {needed_descriptors(options.processes)} open files,"
@@ -85,10 +150,6 @@ def check(
         os.getcwd()
     except FileNotFoundError as error:
         raise MachineError("the current folder has been deleted", "go to one that exists: tasks run in it") from error
-    located = locate_udf(udf)
-    raw = read_arguments(source, format=input_format, stdin=stdin)
-    bound = bind(Signature.of(located.function), raw, constants)
-    return Submission(located, bound, raw.source, options)
 
 
 def submit(submission: Submission, home: Path, name: str | None = None, *, standby: Standby | None = None) -> PoolPaths:
@@ -159,7 +220,7 @@ def _build(submission: Submission, pools: Path, name: str | None, identity: str)
         lock.inscribe(identity)
         for folder in (paths.udf, paths.results, paths.logs, paths.requests):
             durable.make_folder(folder)
-        take_snapshot(submission.udf.path, submission.udf.name, paths.udf_version(1), 1)
+        submission.udf.take(paths.udf_version(1), 1)
         write_arguments(submission.arguments, paths.args)
         create_database(paths.state_db)
         create_slots(paths.slots)
@@ -226,11 +287,13 @@ def _remove_abandoned(pools: Path) -> None:
                     shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def mend(udf: str, paths: PoolPaths, n_jobs: int, tasks: Sequence[int] | None, *, cancelled: bool) -> int:
+def mend(
+    udf: str | Callable[..., Any], paths: PoolPaths, n_jobs: int, tasks: Sequence[int] | None, *, cancelled: bool
+) -> int:
     """Snapshot mended code beside the pool's earlier code and return its version.
 
     Args:
-        udf: ``file.py`` or ``file.py:name``.
+        udf: ``file.py`` or ``file.py:name``, or a function object.
         paths: the pool.
         n_jobs: how many tasks it has.
         tasks: the finished tasks that shall run it; all failed ones by default.
@@ -239,15 +302,15 @@ def mend(udf: str, paths: PoolPaths, n_jobs: int, tasks: Sequence[int] | None, *
     Raises:
         InputError: the code does not load, or does not take the pool's arguments; nothing was changed.
     """
-    located = locate_udf(udf)
-    check_stored(paths.args, Signature.of(located.function), _will_run(paths, n_jobs, tasks, cancelled=cancelled))
+    code = locate_udf(udf) if isinstance(udf, str) else _python_udf(udf)
+    check_stored(paths.args, Signature.of(code.function), _will_run(paths, n_jobs, tasks, cancelled=cancelled))
     temporary = durable.temporary_beside(paths.udf / "udf")
     try:
         while True:
             found = [re.fullmatch(r"v(\d+)", each) for each in os.listdir(paths.udf)]
             version = 1 + max(int(each[1]) for each in found if each)
             shutil.rmtree(temporary, ignore_errors=True)
-            take_snapshot(located.path, located.name, temporary, version)
+            code.take(temporary, version)
             # Of two that mend at once, the second finds a folder that is not empty and takes the next number.
             with contextlib.suppress(FileExistsError, NotADirectoryError):
                 try:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -78,7 +79,7 @@ class Bench:
         path.write_text(PRELUDE.format(folder=str(self.folder)) + body)
         return str(path)
 
-    def map(self, body: str, n: int, *, name: str = "pool", options: PoolOptions | None = None) -> JobPool:
+    def map(self, body: str, n: int, *, name: str = "pool", options: PoolOptions | None = None) -> JobPool[Any]:
         """Start a pool over ``x`` from 0 to n - 1."""
         source = self.folder / f"{name}.csv"
         source.write_text("x\n" + "".join(f"{x}\n" for x in range(n)))
@@ -119,7 +120,7 @@ def supervisors(root: Path) -> list[int]:
     return [pid for pid, _ in holders(root / "lock")]
 
 
-def marked(pool: JobPool) -> list[int]:
+def marked(pool: JobPool[Any]) -> list[int]:
     """Return the processes that carry the pool's mark."""
     found = []
     for entry in os.scandir("/proc"):
@@ -130,20 +131,20 @@ def marked(pool: JobPool) -> list[int]:
     return found
 
 
-def kill_supervisor(pool: JobPool) -> None:
+def kill_supervisor(pool: JobPool[Any]) -> None:
     """Kill -9 the supervisor, and return when the kernel has given its lock back."""
     (pid,) = supervisors(pool.paths.root)
     os.kill(pid, signal.SIGKILL)
     until(lambda: not pool.is_live(), what="the dead supervisor's lock is free")
 
 
-def succeeded(pool: JobPool) -> set[int]:
+def succeeded(pool: JobPool[Any]) -> set[int]:
     """Return the tasks that the pool shows as succeeded."""
     with StateReader(pool.paths.state_db) as reader:
         return {task for low, high in reader.success_ranges() for task in range(low, high)}
 
 
-def results_of(pool: JobPool) -> dict[int, object]:
+def results_of(pool: JobPool[Any]) -> dict[int, object]:
     """Return every stored result by task; a task that is stored twice is an error."""
     found: dict[int, object] = {}
     with StateReader(pool.paths.state_db) as reader:
@@ -185,7 +186,7 @@ def recount(paths: PoolPaths) -> dict[str, list[int]]:
 
 
 def check_invariants(
-    pool: JobPool, oracle: Callable[[int], object] | None = None, *, shown: Iterable[int] = ()
+    pool: JobPool[Any], oracle: Callable[[int], object] | None = None, *, shown: Iterable[int] = ()
 ) -> None:
     """Check what must hold after whatever happened to a pool that is not being worked on any more.
 
@@ -214,7 +215,7 @@ def check_invariants(
         with StateReader(pool.paths.state_db) as reader:
             assert reader.inbox_rows() == 0
             assert sorted(row["n"] for row in sealed.to_pylist()) == sorted(each.file for each in reader.segments())
-        collected = pool.collect(ignore_exceptions=True, drop_index=True).to_pandas()
+        collected = pool.gather(ignore_exceptions=True, drop_index=True).to_pandas()
         assert sorted(collected.index) == sorted(states["success"])
 
     temporaries = [path for path in pool.paths.root.rglob(f"{TEMPORARY_PREFIX}*") if "udf" not in path.parts]

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,7 +45,7 @@ def run(job: Job) -> Figures:
     pool = JobPool.open("last", home=str(home))
     wait_for_end(pool)
     size = sum(each.stat().st_blocks * 512 for each in (home / "pools" / pool.name).rglob("*") if each.is_file())
-    job.check([result for _, result in pool.results_now()])
+    job.check(list(pool.results_now().values()))
     return {
         "wall": wall,
         "seconds": wall,
@@ -54,7 +55,7 @@ def run(job: Job) -> Figures:
     }
 
 
-def wait_for_end(pool: JobPool) -> None:
+def wait_for_end(pool: JobPool[Any]) -> None:
     """Wait for the supervisor to be gone: what it does last is to give free pages of its database back."""
     deadline = time.monotonic() + END_SECONDS
     while pool.is_live():

@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "results": ("results", "Print results as they are."),
     "collect": ("collect", "Gather the results into one table."),
     "args": ("args", "Show the arguments of tasks."),
+    "debug": ("debug", "Run one task here, in the terminal."),
     "retry": ("retry", "Run failed tasks again."),
     "pause": ("pause", "Hand out no further task for now."),
     "resume": ("resume", "Go on after a pause or an interruption."),

@@ -3,49 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Annotated
 
 import typer
 
-from jobpool_cli.errors import JobPoolError, UsageError
+from jobpool_cli.errors import JobPoolError
 from jobpool_cli.finding import by_age
 from jobpool_cli.layout import home_folder
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-# Compiled when they are used: every command has this module, few have a length of time or a size.
-_DURATION = r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|d)?\s*"
-_SIZE = r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(?:i?B)?"
-
-
-def seconds(text: str) -> float:
-    """Read a length of time: seconds, or ``500ms``, ``90s``, ``2m``, ``1h30m``, ``1d``.
-
-    Raises:
-        UsageError: it is none.
-    """
-    total, at = 0.0, 0
-    duration = re.compile(_DURATION, re.IGNORECASE)
-    while found := duration.match(text, at):
-        total += float(found[1]) * _UNITS[(found[2] or "s").lower()]
-        at = found.end()
-        if found[2] is None:
-            break
-    if at != len(text) or not text.strip():
-        raise UsageError(f"{text!r} is not a length of time", "write seconds, or for example 500ms, 90s, 2m, 1h30m")
-    return total
-
-
-def size(text: str) -> int:
-    """Read a number of bytes: plain, or with K, M, G, T (powers of 1024).
-
-    Raises:
-        UsageError: it is none.
-    """
-    found = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
-    if found is None:
-        raise UsageError(f"{text!r} is not a size", "write bytes, or for example 512M, 2G")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+from jobpool_cli.quantities import seconds
 
 
 def _pool_names(incomplete: str) -> list[str]:

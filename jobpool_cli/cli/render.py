@@ -1,104 +1,42 @@
 """The one place that writes: data to stdout, all else to stderr; colour and escapes as the stream at hand wants them.
 
-Nothing here imports more than the standard library; what moves on a terminal is in ``live``.
+Nothing here imports more than the standard library. How numbers, times and states read is in ``show.text``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain, islice
 from typing import Any, NamedTuple, TextIO
+
+from jobpool_cli.errors import MachineError
+from jobpool_cli.model import PoolStatus, TaskState
+from jobpool_cli.show.text import (
+    BREAKS,
+    escape,
+    for_stream,
+    is_terminal,
+    iso,
+    paint,
+    paint_state,
+    shorten,
+    width,
+)
 
 # The version of what --json prints; docs/reference/json.md says which changes raise it.
 SCHEMA = 1
 # How every object begins that is put together as text, because it is one of a million.
 JSON_HEAD = f'{{"schema": {SCHEMA}, '
 
-STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
-STATE_STYLES = {
-    "success": "green",
-    "done": "green",
-    "running": "cyan",
-    "error": "red",
-    "timeout": "red",
-    "damaged": "red",
-    "paused": "yellow",
-    "interrupted": "yellow",
-    "cancelled": "yellow",
-    "pending": "dim",
-}
+# How a cell of tab-separated text is written.
+TSV = str.maketrans({"\\": "\\\\", **BREAKS})
 
-# What a terminal would obey instead of show: C0 but tab and newline, DEL, C1, and marks that reorder the line.
-_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-_BREAKS = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_TSV = str.maketrans({"\\": "\\\\", **_BREAKS})
-
-MINUTE, HOUR, DAY = 60, 3600, 86400
 # Rows that are looked at to set the widths of a table on a terminal; the rest streams.
 _MEASURED_ROWS = 500
-
-
-# --- what a stream can do
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Return whether a person watches the stream."""
-    with contextlib.suppress(ValueError):
-        return stream is not None and stream.isatty()
-    return False
-
-
-def is_live(stream: TextIO | None) -> bool:
-    """Return whether lines of the stream can be redrawn."""
-    return is_terminal(stream) and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def has_colour(stream: TextIO | None) -> bool:
-    """Return whether colour is wanted: NO_COLOR says no, FORCE_COLOR yes, else a terminal that is not dumb."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
-        return True
-    return is_live(stream)
-
-
-def paint(text: str, style: str, stream: TextIO | None = None) -> str:
-    """Colour a text for a stream (stdout by default) where that is wanted."""
-    code = STYLES.get(style)
-    return f"\x1b[{code}m{text}\x1b[0m" if code and text and has_colour(stream or sys.stdout) else text
-
-
-def paint_state(state: str, text: str | None = None, stream: TextIO | None = None) -> str:
-    """Colour the name of a state, or a text, as that state."""
-    return paint(state if text is None else text, STATE_STYLES.get(state, ""), stream)
-
-
-# --- the user's data
-
-
-def escape(text: str, *, lines: bool = False) -> str:
-    """Show control characters instead of sending them; with ``lines``, tabs and newlines stay."""
-    text = re.sub(_CONTROL, lambda found: repr(found[0])[1:-1], text)
-    if not lines:
-        for character, shown in _BREAKS.items():
-            text = text.replace(character, shown)
-    return text
-
-
-def for_stream(text: str, stream: TextIO | None = None, *, lines: bool = False) -> str:
-    """Escape a text of the user's where the stream (stdout by default) is a terminal."""
-    return escape(text, lines=lines) if is_terminal(stream or sys.stdout) else text
-
-
-def shorten(text: str, length: int) -> str:
-    """Cut a text to a length, and show that it was cut."""
-    return text if len(text) <= length else text[: max(0, length - 1)] + "…"
 
 
 # --- writing
@@ -110,6 +48,19 @@ def write(text: str = "", *, flush: bool = False) -> None:
         sys.stdout.write(text + "\n")
         if flush:
             sys.stdout.flush()
+
+
+def stdout() -> TextIO:
+    """Return stdout for data: of a command that is all about them, and not of one that mainly does something.
+
+    Raises:
+        MachineError: it is closed.
+    """
+    if sys.stdout is None:
+        raise MachineError(
+            "the output could not be written: stdout is closed", "let it go somewhere: > FILE, or > /dev/null"
+        )
+    return sys.stdout
 
 
 def say(text: str) -> None:
@@ -153,6 +104,25 @@ def _plain(value: object) -> object:
     return repr(value)
 
 
+def status_json(status: PoolStatus) -> dict[str, Any]:
+    """Return a status as programs read it; a public contract, keys are only ever added."""
+    return {
+        "pool": status.pool,
+        "state": status.state.value,
+        "n_jobs": status.n_jobs,
+        "counts": {state.value: status.counts[state] for state in TaskState},
+        "finished": status.finished,
+        "failed": status.failed,
+        "created": iso(status.created),
+        "total_time": status.total_time,
+        "retry_time": status.retry_time,
+        "udf": status.udf,
+        "udf_versions": {str(version): many for version, many in status.udf_versions.items()},
+        "workers": status.workers,
+        "reason": status.reason,
+    }
+
+
 def write_table(
     headers: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -171,7 +141,7 @@ def write_table(
     if not is_terminal(sys.stdout):
         write("\t".join(headers))
         for row in rows:
-            write("\t".join(cell.translate(_TSV) for cell in row))
+            write("\t".join(cell.translate(TSV) for cell in row))
         return
     escaped: Iterator[list[str]] = ([escape(cell) for cell in row] for row in rows)
     first = list(islice(escaped, _MEASURED_ROWS))
@@ -205,53 +175,3 @@ class _Layout(NamedTuple):
             return plain
         padded[self.state] = paint_state(cells[self.state], padded[self.state])
         return "  ".join(padded).rstrip()
-
-
-def width(text: str) -> int:
-    """Return the columns that a text takes on a terminal."""
-    if text.isascii():
-        return len(text)
-    from unicodedata import combining, east_asian_width  # noqa: PLC0415 - a shared library, for few tables
-
-    return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text)
-
-
-# --- numbers, times
-
-
-def iso(moment: datetime | None) -> str | None:
-    """Write a moment for programs: ISO 8601, UTC."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment is not None else None
-
-
-def clock(moment: datetime) -> str:
-    """Write a moment for people: local time."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def duration(seconds: float | None) -> str:
-    """Write a length of time for people, in at most two units."""
-    if seconds is None:
-        return ""
-    if seconds < 0.001 - 5e-7:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 0.1 - 5e-5:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < MINUTE - 0.05:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    whole = round(seconds)
-    for unit, name, below, part in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s")):
-        if whole >= unit:
-            rest = whole % unit // below
-            return f"{whole // unit} {name} {rest} {part}" if rest else f"{whole // unit} {name}"
-    return f"{whole} s"
-
-
-def number(count: int) -> str:
-    """Write a number for people, with its thousands apart."""
-    return f"{count:,}"
-
-
-def count(many: int, what: str = "task") -> str:
-    """Write how many of something: ``1 task``, ``12,345 tasks``."""
-    return f"{many:,} {what}" if many == 1 else f"{many:,} {what}s"

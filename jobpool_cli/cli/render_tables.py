@@ -15,6 +15,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from jobpool_cli.cli import render
+from jobpool_cli.show.text import escape, is_terminal, paint, shorten
 from jobpool_cli.store.values.jsonable import json_text, jsonable, safe_repr
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 def values_of(column: pa.ChunkedArray) -> list[Any]:
     """Return the Python values of a column."""
-    from jobpool_cli.store.arguments.stored import plain_values  # noqa: PLC0415 - pyarrow
+    from jobpool_cli.store.arguments.decoding import plain_values  # noqa: PLC0415 - pyarrow
 
     if _is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -54,7 +55,7 @@ def cell_text(value: object) -> str:
 
 def shown(value: object) -> str:
     """Return a value as Python would write it, in one line and not too long, for messages."""
-    return render.shorten(safe_repr(value), LONGEST_CELL)
+    return shorten(safe_repr(value), LONGEST_CELL)
 
 
 def call_text(arguments: Mapping[str, object]) -> str:
@@ -74,7 +75,7 @@ def write_table(table: pa.Table, *, states: str | None = None, people: Mapping[s
         people: how columns are written on a terminal, where that is not as elsewhere.
     """
     names = table.schema.names
-    if not render.is_terminal(sys.stdout):
+    if not is_terminal(sys.stdout):
         _write_tsv(table, names)
         return
     rows = _rows_for_people(table, names, people or {})
@@ -83,10 +84,11 @@ def write_table(table: pa.Table, *, states: str | None = None, people: Mapping[s
 
 
 def _write_tsv(table: pa.Table, names: Sequence[str]) -> None:
-    render.write("\t".join(map(_tsv, names)))
+    out = render.stdout()
+    out.write("\t".join(map(_tsv, names)) + "\n")
     for part in _parts(table):
         columns = [_tsv_cells(part.column(number)) for number in range(len(names))]
-        sys.stdout.write("".join(f"{row}\n" for row in map("\t".join, zip(*columns, strict=True))))
+        out.write("".join(f"{row}\n" for row in map("\t".join, zip(*columns, strict=True))))
 
 
 def _tsv_cells(column: pa.ChunkedArray) -> Sequence[str]:
@@ -108,7 +110,7 @@ def _is_dictionary(kind: pa.DataType) -> bool:
 
 def _looked_up(column: pa.ChunkedArray, write: Callable[[Any], str]) -> list[str]:
     """Write each value of a dictionary once."""
-    from jobpool_cli.store.arguments.stored import plain_values  # noqa: PLC0415
+    from jobpool_cli.store.arguments.decoding import plain_values  # noqa: PLC0415
 
     written: list[str] = []
     for chunk in column.chunks:
@@ -151,7 +153,7 @@ def _bare_texts(column: pa.ChunkedArray) -> list[Any] | None:
 
 
 def _tsv(text: str) -> str:
-    return text if text.isalnum() else text.translate(render._TSV)  # noqa: SLF001 - of the same family
+    return text if text.isalnum() else text.translate(render.TSV)
 
 
 def _rows_for_people(table: pa.Table, names: Sequence[str], people: Mapping[str, Cells]) -> Iterator[tuple[str, ...]]:
@@ -164,7 +166,7 @@ def _rows_for_people(table: pa.Table, names: Sequence[str], people: Mapping[str,
 
 
 def _short_cell(value: object) -> str:
-    return render.shorten(cell_text(value), LONGEST_CELL)
+    return shorten(cell_text(value), LONGEST_CELL)
 
 
 def each(write: Callable[[Any], str]) -> Cells:
@@ -191,11 +193,11 @@ def write_json_lines(table: pa.Table, nested: Mapping[str, pa.Table] | None = No
         nested: tables of as many rows, which become an object each in every line.
         bare: without the version of the form: the columns are the user's own, as `collect` writes them.
     """
-    end = escape_for_terminal()
+    out, end = render.stdout(), escape_for_terminal()
     head = "{" if bare else render.JSON_HEAD
     for start in range(0, table.num_rows, ROWS_AT_ONCE):
         lines = _objects(table.slice(start, ROWS_AT_ONCE), nested or {}, start, head)
-        sys.stdout.write(end("".join(f"{line}\n" for line in lines)))
+        out.write(end("".join(f"{line}\n" for line in lines)))
 
 
 def _objects(table: pa.Table, nested: Mapping[str, pa.Table], start: int, head: str = "{") -> Iterator[str]:
@@ -227,7 +229,7 @@ def _json_cells(column: pa.ChunkedArray) -> Sequence[str]:
 
 def escape_for_terminal() -> Callable[[str], str]:
     """Return what makes a text harmless where stdout is a terminal, and leaves it alone elsewhere."""
-    return partial(render.escape, lines=True) if render.is_terminal(sys.stdout) else str
+    return partial(escape, lines=True) if is_terminal(sys.stdout) else str
 
 
 # --- logs
@@ -241,7 +243,8 @@ class LogWriter:
         self._headers = headers
         self._source: object = None
         self._at_line_start = True
-        self._terminal = render.is_terminal(sys.stdout)
+        self._out = render.stdout()
+        self._terminal = is_terminal(self._out)
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
     def begin(self, source: object, title: str) -> None:
@@ -252,21 +255,21 @@ class LogWriter:
         self._source = source
         if self._headers:
             self._end_line()
-            self._send(("" if first else "\n") + render.paint(f"==> {title} <==", "dim") + "\n")
+            self._send(("" if first else "\n") + paint(f"==> {title} <==", "dim") + "\n")
 
     def write(self, data: bytes) -> None:
         """Write a piece."""
         if not data:
             return
         if self._terminal:
-            self._send(render.escape(self._decoder.decode(data).replace("\r\n", "\n"), lines=True))
+            self._send(escape(self._decoder.decode(data).replace("\r\n", "\n"), lines=True))
         else:
-            sys.stdout.buffer.write(data)
+            self._out.buffer.write(data)
         self._at_line_start = data.endswith(b"\n")
 
     def flush(self) -> None:
         """Let it be seen now."""
-        (sys.stdout if self._terminal else sys.stdout.buffer).flush()
+        (self._out if self._terminal else self._out.buffer).flush()
 
     def end(self) -> None:
         """Leave the prompt of a terminal at the beginning of a line."""
@@ -277,9 +280,9 @@ class LogWriter:
     def _send(self, text: str) -> None:
         # Through a pipe everything goes the way of the bytes, so that nothing overtakes them.
         if self._terminal:
-            sys.stdout.write(text)
+            self._out.write(text)
         else:
-            sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
+            self._out.buffer.write(text.encode(errors="backslashreplace"))
 
     def _end_line(self) -> None:
         if not self._at_line_start:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
-from jobpool_cli.cli.live import end_quietly, progress
+from jobpool_cli.cli import render
 from jobpool_cli.errors import ExitCode, TasksFailedError
 from jobpool_cli.model import PoolStatus
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.progress import progress
+from jobpool_cli.show.text import is_terminal
 
 
-def wait_for(pool: JobPool, *, timeout: float | None = None, quiet: bool = False) -> PoolStatus:
+def wait_for(pool: JobPool[Any], *, timeout: float | None = None, quiet: bool = False) -> PoolStatus:
     """Wait until a pool is done, with progress on stderr.
 
     Raises:
@@ -22,7 +25,7 @@ def wait_for(pool: JobPool, *, timeout: float | None = None, quiet: bool = False
     """
     try:
         with progress(sys.stderr, quiet=quiet) as shown:
-            return pool.wait(timeout, on_look=shown.update, look_every=shown.look_every)
+            return pool.follow(timeout, on_look=shown.update, look_every=shown.look_every)
     except KeyboardInterrupt:
         end_quietly(pool.name)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -39,3 +42,10 @@ def check_success(status: PoolStatus) -> None:
             f"{status.failed:,} of {status.n_jobs:,} tasks of {status.pool} failed",
             f"see why: jobpool errors {status.pool}",
         )
+
+
+def end_quietly(name: str) -> None:
+    """Tell whoever pressed Ctrl-C that only the watching ended."""
+    if is_terminal(sys.stderr):
+        render.say("")
+    render.say(f"jobpool: stopped watching; {name} goes on (jobpool cancel {name} would stop it)")

@@ -18,10 +18,11 @@ class Ready:
 
 @dataclass(frozen=True)
 class BootFailed:
-    """A worker could not load the UDF: the pool cannot run."""
+    """A worker could not load the UDF: the pool cannot run. ``hint`` says what to do, if anything is known."""
 
     slot: int
     message: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)

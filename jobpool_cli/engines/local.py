@@ -225,7 +225,7 @@ class LocalEngine:
             process.booted = True
             return Ready(slot)
         if frame.kind == "boot-failed":
-            return BootFailed(slot, str(frame.body["message"]))
+            return BootFailed(slot, str(frame.body["message"]), str(frame.body["hint"]))
         return Outcomes(slot, process.worker, frame.body, frame.payload)
 
     def _bury(self, slot: int) -> Iterator[EngineEvent]:

@@ -1,7 +1,7 @@
-"""The user's code as it was submitted: a copy of the UDF's file and of the sibling modules that it imports.
+"""The user's code as it was submitted: a copy of the UDF's file, or a pickle of it, and the user's modules it imports.
 
-A pool runs for weeks while its author goes on editing; what runs is what was submitted. Only modules beside the file
-are copied (found by reading the source, never by running it): installed packages are the environment's business.
+A pool runs for weeks while its author goes on editing; what runs is what was submitted. Modules are found by reading
+the source, never by running it; installed packages are the environment's business and are not copied.
 """
 
 from __future__ import annotations
@@ -10,19 +10,65 @@ import ast
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from jobpool_cli.errors import DamagedPoolError, InputError, MachineError
 from jobpool_cli.layout import FOLDER_MODE
-from jobpool_cli.model import UdfSource
 from jobpool_cli.store.durable import sync_folder, write_new
 
 MANIFEST = "snapshot.json"
+# Where a pickled function lies in its snapshot. Like the names below it is no module's, so none can be in its way.
+PICKLE_FILE = "function.pickle"
+LINES_FOLDER = "source-lines"
 
 
-def take_snapshot(path: Path, function: str, folder: Path, version: int) -> UdfSource:
+class Kind(StrEnum):
+    """How a snapshot holds the function."""
+
+    FILE = "file"  # a file that is run as a module of its own
+    MODULE = "module"  # a module that is imported under its name
+    PICKLE = "pickle"  # a pickle of the function, which imports what it refers to
+
+
+class Snapshot(NamedTuple):
+    """What a snapshot holds: one version of the user's function.
+
+    Attributes:
+        version: 1 for the code of `map`, rising with each `retry --udf`.
+        kind: how it holds the function.
+        path: the file that defines the function, as the user knows it; empty where there is none.
+        function: the function's qualified name.
+        module: the module that is imported, for ``Kind.MODULE``.
+        sha256: of the file or the pickle that holds the function, hex.
+        created: when the snapshot was taken (UTC).
+        roots: folder in the snapshot (empty for its own) to the folder whose modules are copied there.
+        sys_path: where the process that took the snapshot looks for modules; empty if that does not matter.
+        lines: file name in tracebacks to the file of the snapshot that holds its text.
+        main: the script that this process runs, the modules of which are called ``__main__``; empty if none.
+        python: version of the Python that pickled the function.
+        cloudpickle: version of the cloudpickle that did.
+    """
+
+    version: int
+    kind: Kind
+    path: str
+    function: str
+    module: str = ""
+    sha256: str = ""
+    created: datetime = datetime.min.replace(tzinfo=UTC)
+    roots: Mapping[str, str] = {}
+    sys_path: tuple[str, ...] = ()
+    lines: Mapping[str, str] = {}
+    main: str = ""
+    python: str = ""
+    cloudpickle: str = ""
+
+
+def take_snapshot(path: Path, function: str, folder: Path, version: int) -> Snapshot:
     """Copy the UDF's file and the siblings that it imports into a folder, and write down what was copied.
 
     Args:
@@ -34,37 +80,62 @@ def take_snapshot(path: Path, function: str, folder: Path, version: int) -> UdfS
     # Absolute but not resolved: a script that is a symbolic link finds its siblings beside the name that was given,
     # and that name is what the user knows.
     path = path.absolute()
-    root = path.parent
-    hashes: dict[str, str] = {}
-    _make_folder(folder)
-    for source in _files_needed(path, root):
-        relative = source.relative_to(root).as_posix()
+    files = files_needed([(path.parent, path)], lambda _: path.parent)
+    snapshot = Snapshot(version, Kind.FILE, str(path), function)
+    return write_snapshot(folder, snapshot, files, main_file=path)
+
+
+def write_snapshot(
+    folder: Path,
+    snapshot: Snapshot,
+    files: Iterable[tuple[Path, Path]],
+    contents: Mapping[str, bytes] | None = None,
+    main_file: Path | None = None,
+) -> Snapshot:
+    """Write a snapshot's folder.
+
+    Args:
+        folder: where it goes; made if missing.
+        snapshot: what it holds; its hash, its date and its roots are found here.
+        files: (the folder it is imported from, file) of each Python file to copy.
+        contents: further files by their names in the snapshot.
+        main_file: the one of the files that holds the function; without it, ``PICKLE_FILE`` of the contents does.
+
+    Raises:
+        InputError: a file cannot be read.
+        MachineError: the snapshot cannot be written.
+    """
+    roots: dict[Path, str] = {}
+    whole = dict(contents or {})
+    main = PICKLE_FILE
+    for root, source in files:
+        place = roots.setdefault(root, f"root-{len(roots) + 1}" if roots else "")
+        relative = "/".join(filter(None, (place, source.relative_to(root).as_posix())))
+        if source == main_file:
+            main = relative
         try:
-            content = source.read_bytes()
+            whole[relative] = source.read_bytes()
         except OSError as error:
             raise InputError(f"{source} cannot be read: {error.strerror or error}") from error
+    hashes = {relative: hashlib.sha256(content).hexdigest() for relative, content in whole.items()}
+    _make_folder(folder)
+    for relative, content in whole.items():
         target = folder / relative
         _make_folder(target.parent)
         _write(target, content)
-        hashes[relative] = hashlib.sha256(content).hexdigest()
-    taken = UdfSource(
-        version=version, path=str(path), function=function, sha256=hashes[path.name], created=datetime.now(UTC)
+    taken = snapshot._replace(
+        sha256=hashes[main],
+        created=datetime.now(UTC),
+        roots={place: str(root) for root, place in roots.items()},
     )
-    manifest = {
-        "version": version,
-        "path": taken.path,
-        "function": function,
-        "sha256": taken.sha256,
-        "created": taken.created.isoformat(),
-        "files": hashes,
-    }
+    manifest = {**taken._asdict(), "created": taken.created.isoformat(), "files": hashes}
     _write(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     for written in {(folder / relative).parent for relative in hashes} | {folder}:
         sync_folder(written)
     return taken
 
 
-def read_snapshot(folder: Path) -> UdfSource:
+def read_snapshot(folder: Path) -> Snapshot:
     """What a snapshot folder holds.
 
     Raises:
@@ -72,14 +143,22 @@ def read_snapshot(folder: Path) -> UdfSource:
     """
     manifest = _read_manifest(folder)
     try:
-        return UdfSource(
+        return Snapshot(
             version=int(str(manifest["version"])),
+            kind=Kind(str(manifest["kind"])),
             path=str(manifest["path"]),
             function=str(manifest["function"]),
+            module=str(manifest["module"]),
             sha256=str(manifest["sha256"]),
             created=datetime.fromisoformat(str(manifest["created"])),
+            roots=_text_pairs(manifest["roots"]),
+            sys_path=tuple(_texts(manifest["sys_path"])),
+            lines=_text_pairs(manifest["lines"]),
+            main=str(manifest["main"]),
+            python=str(manifest["python"]),
+            cloudpickle=str(manifest["cloudpickle"]),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DamagedPoolError(f"{folder / MANIFEST} is not what jobpool wrote: {error!r}") from error
 
 
@@ -129,6 +208,18 @@ def _read_manifest(folder: Path) -> dict[str, object]:
     return manifest
 
 
+def _text_pairs(found: object) -> dict[str, str]:
+    if not isinstance(found, dict):
+        raise TypeError(f"{found!r} is no object")
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def _texts(found: object) -> list[str]:
+    if not isinstance(found, list):
+        raise TypeError(f"{found!r} is no list")
+    return list(map(str, found))
+
+
 def _make_folder(folder: Path) -> None:
     """Make a folder, and its parents, for the user's eyes only."""
     try:
@@ -146,21 +237,28 @@ def _write(path: Path, content: bytes) -> None:
         raise MachineError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _files_needed(path: Path, root: Path) -> list[Path]:
-    """The file, then every sibling that it needs, directly or through another sibling."""
-    needed: dict[Path, None] = {path: None}
-    queue = [path]
+def files_needed(start: Iterable[tuple[Path, Path]], root_of: Callable[[str], Path | None]) -> list[tuple[Path, Path]]:
+    """Return the files, then every module of the user's that they need, directly or through another.
+
+    Args:
+        start: (the folder it is imported from, file) of each file to begin with.
+        root_of: the folder from which a top-level module of the user's is imported, None if it is no user's.
+    """
+    needed = dict.fromkeys(start)
+    queue = list(needed)
     while queue:
-        current = queue.pop()
-        for found in _siblings_imported(current, root):
-            if found not in needed:
-                needed[found] = None
-                queue.append(found)
+        root, current = queue.pop()
+        for dotted, base in _imports_of(current, root):
+            home = base or root_of(dotted[0])
+            for found in ((home, file) for file in resolve(dotted, home)) if home is not None else ():
+                if found not in needed:
+                    needed[found] = None
+                    queue.append(found)
     return list(needed)
 
 
-def _siblings_imported(path: Path, root: Path) -> Iterator[Path]:
-    """Files under ``root`` that the imports of one file lead to, wherever in the file they stand."""
+def _imports_of(path: Path, root: Path) -> Iterator[tuple[tuple[str, ...], Path | None]]:
+    """Yield the dotted names that a file imports, wherever in it, and the root of those that are relative to it."""
     try:
         tree = ast.parse(path.read_bytes(), filename=str(path))
     except (SyntaxError, ValueError, OSError):
@@ -170,22 +268,22 @@ def _siblings_imported(path: Path, root: Path) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _resolve(tuple(alias.name.split(".")), root)
+                yield tuple(alias.name.split(".")), None
         elif isinstance(node, ast.ImportFrom):
             base = tuple(node.module.split(".")) if node.module else ()
             if node.level:
                 if node.level - 1 > len(package):
                     continue
                 base = package[: len(package) - (node.level - 1)] + base
-            yield from _resolve(base, root)
-            for alias in node.names:
+            for dotted in (base, *((*base, alias.name) for alias in node.names)):
                 # `from package import name`: the name may be a submodule. Harmless if it is a mere attribute.
-                yield from _resolve((*base, alias.name), root)
+                if dotted:
+                    yield dotted, root if node.level else None
 
 
-def _resolve(dotted: tuple[str, ...], root: Path) -> Iterator[Path]:
+def resolve(dotted: tuple[str, ...], root: Path) -> Iterator[Path]:
     """Files that importing one dotted name may run, or touch later."""
-    if not dotted or dotted[0] in sys.builtin_module_names:
+    if dotted[0] in sys.builtin_module_names:
         return
     for depth in range(1, len(dotted) + 1):
         place = root.joinpath(*dotted[:depth])

@@ -64,7 +64,7 @@ def main() -> int:
     except JobPoolError as error:
         print(f"{type(error).__name__}: {error.message}", file=sys.stderr, flush=True)
         kind = "conflict" if isinstance(error, ConflictError) else "input" if isinstance(error, InputError) else ""
-        report(Report(ok=False, kind=kind, message=error.message))
+        report(Report(ok=False, kind=kind, message=error.message, hint=error.hint))
         return int(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: whoever waits must hear of it
         traceback.print_exc()

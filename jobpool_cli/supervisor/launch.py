@@ -37,6 +37,7 @@ class Report:
     ok: bool
     kind: str = ""
     message: str = ""
+    hint: str = ""
 
     def encode(self) -> bytes:
         """The line."""
@@ -176,4 +177,4 @@ def _written_since(paths: PoolPaths, start: int) -> str:
 
 def _error(report: Report) -> JobPoolError:
     kinds: dict[str, type[JobPoolError]] = {"conflict": ConflictError, "input": InputError}
-    return kinds.get(report.kind, MachineError)(report.message)
+    return kinds.get(report.kind, MachineError)(report.message, report.hint)

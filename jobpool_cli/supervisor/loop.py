@@ -213,8 +213,8 @@ class Supervisor:
                 self._report(Report(ok=True))
                 self._feed(WorkerReady(slot))
                 self._sealer.warm_up()
-            case BootFailed(_, message):
-                self._report(Report(ok=False, kind="input", message=message))
+            case BootFailed(_, message, hint):
+                self._report(Report(ok=False, kind="input", message=message, hint=hint))
                 self._stop_reason = f"the UDF does not load: {message.strip().splitlines()[-1]}"
                 self._feed(StopAsked(kill=True))
             case Outcomes():

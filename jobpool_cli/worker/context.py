@@ -1,9 +1,13 @@
-"""What a running task may know of itself."""
+"""What a running task may know of itself, and what code may know that jobpool is just importing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from jobpool_cli.store.reentry import importing
+
+__all__ = ["TaskContext", "current_task", "importing", "provide"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,11 @@ class TaskContext:
 _source: Callable[[], TaskContext | None] = lambda: None  # noqa: E731
 
 
-def provide(source: Callable[[], TaskContext | None]) -> None:
-    """Tell this module how to find out; called once by the worker."""
-    global _source  # noqa: PLW0603
-    _source = source
+def provide(source: Callable[[], TaskContext | None]) -> Callable[[], TaskContext | None]:
+    """Tell this module how to find out, and return how it did before; called once by a worker."""
+    global _source
+    before, _source = _source, source
+    return before
 
 
 def current_task() -> TaskContext | None:

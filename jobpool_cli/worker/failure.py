@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import pickle
 import sysconfig
 import traceback
 from types import TracebackType
@@ -12,7 +11,6 @@ from typing import Any
 
 from jobpool_cli import errors
 from jobpool_cli.errors import ResultNotStorable
-from jobpool_cli.store.values.pickles import pickled
 
 MESSAGE_LIMIT = 10_000
 FRAMES_LIMIT = 50_000
@@ -35,7 +33,7 @@ def qualified_name(kind: type[BaseException]) -> str:
 def describe(error: BaseException) -> dict[str, Any]:
     """Return what the supervisor records of an exception, JSON-able; never raises for odd exceptions.
 
-    Keys: type, message, frames (the traceback's text without its last line), where ([file, line, function] or null),
+    Keys: type, message (and notes), frames (the traceback's text before these), where ([file, line, function] or null),
     exception (base64 of a pickle that was seen to load again, or null).
     """
     try:
@@ -45,12 +43,12 @@ def describe(error: BaseException) -> dict[str, Any]:
     own = _without_our_frames(error.__traceback__)
     try:
         shown = traceback.TracebackException(type(error), error, own, compact=True, limit=-DEEPEST_FRAMES)
-        frames = "".join(_all_but_last(shown))
+        frames, notes = _around_last_line(shown, type(error).__qualname__)
     except Exception:  # noqa: BLE001
-        frames = "".join(traceback.format_tb(own))
+        frames, notes = "".join(traceback.format_tb(own)), ""
     return {
         "type": qualified_name(type(error)),
-        "message": _cut(_sound(message), MESSAGE_LIMIT),
+        "message": _cut(_sound(f"{message}\n{notes}" if notes else message), MESSAGE_LIMIT),
         "frames": _cut(_sound(frames), FRAMES_LIMIT),
         "where": _deepest_user_frame(own),
         "exception": _pickled(error),
@@ -65,10 +63,12 @@ def unstorable(result: object, error: BaseException) -> ResultNotStorable:
     )
 
 
-def _all_but_last(shown: traceback.TracebackException) -> list[str]:
-    last = len(list(shown.format_exception_only()))
+def _around_last_line(shown: traceback.TracebackException, kind: str) -> tuple[str, str]:
+    """What a traceback shows before the line with type and message, and the notes after it."""
+    end = list(shown.format_exception_only())
+    last = next((number for number, text in enumerate(end) if text.partition(":")[0].rstrip().endswith(kind)), 0)
     lines = list(shown.format())
-    return lines[: len(lines) - last]
+    return "".join(lines[: len(lines) - len(end)] + end[:last]), "".join(end[last + 1 :]).rstrip("\n")
 
 
 def _without_our_frames(frames: TracebackType | None) -> TracebackType | None:
@@ -88,14 +88,11 @@ def _deepest_user_frame(frames: TracebackType | None) -> list[Any] | None:
 
 
 def _pickled(error: BaseException) -> str | None:
-    try:
-        data = pickled(error)
-        if len(data) > PICKLE_LIMIT:
-            return None
-        pickle.loads(data)  # noqa: S301 - made a line above
-    except Exception:  # noqa: BLE001 - __reduce__ and __init__ are the user's code and may raise anything
-        return None  # type, message and traceback are kept all the same
-    return base64.b64encode(data).decode()
+    from jobpool_cli.store.values.raised import pickled_exception  # noqa: PLC0415 - cloudpickle: most tasks succeed
+
+    data = pickled_exception(error, PICKLE_LIMIT)
+    # Without it, type, message and traceback are kept all the same.
+    return base64.b64encode(data).decode() if data is not None else None
 
 
 def _sound(text: str) -> str:

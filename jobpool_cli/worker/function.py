@@ -1,4 +1,4 @@
-"""Finding and loading the user's function: from the user's file at `map`, from the pool's snapshot in a worker.
+"""Finding the user's function in the user's file, at `map`; ``loading`` does the same from a pool's snapshot.
 
 Both run the file under one module name that both sides derive alike, so that what is pickled on one side (a class of
 the user's, an exception) is found on the other. That name is never ``__main__``.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import inspect
 import re
 import sys
@@ -18,12 +19,10 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from jobpool_cli.errors import DamagedPoolError, InputError
-from jobpool_cli.model import UdfSource
-from jobpool_cli.store.snapshot import snapshot_files
-from jobpool_cli.store.values.pickles import travels_by_value
+from jobpool_cli.errors import InputError, JobPoolError
+from jobpool_cli.store.reentry import importing_now
+from jobpool_cli.store.snapshot import Snapshot, take_snapshot
 from jobpool_cli.worker.importing import guarded_import
-from jobpool_cli.worker.siblings import SiblingFinder, dotted_names, forget_siblings, remember_source
 
 # Set on a module that was run from a UDF's file, so that a second UDF of the same file name may take its place.
 MODULE_MARK = "__jobpool_module__"
@@ -37,6 +36,15 @@ class LocatedUdf:
     name: str
     function: Callable[..., Any]
 
+    @property
+    def entry(self) -> str:
+        """The entry point for people: ``file.py:function``."""
+        return f"{self.path}:{self.name}"
+
+    def take(self, folder: Path, version: int) -> Snapshot:
+        """Snapshot the code; see ``take_snapshot``."""
+        return take_snapshot(self.path, self.name, folder, version)
+
 
 def locate_udf(spec: str) -> LocatedUdf:
     """Import ``file.py`` or ``file.py:name`` and pick the function to run.
@@ -49,41 +57,10 @@ def locate_udf(spec: str) -> LocatedUdf:
     path, name = _split(spec)
     _check_file(path)
     with guarded_import(), _first_on_path(path.parent):
-        module = _run(path, _compile(path, _read_source(path)))
+        module = run_file(path, compile_source(path, _read_source(path)))
     if name is None:
         name = _choose(module, path)
-    return LocatedUdf(path=path, name=name, function=_pick(module, path, name))
-
-
-def load_snapshot(folder: Path, source: UdfSource) -> Callable[..., Any]:
-    """Load the function from a snapshot, as if from the file that the user knows.
-
-    Tracebacks and ``__file__`` name the original file, and show the lines as they were submitted. Sibling modules come
-    from the snapshot, else from the original folder. Meant for a process of its own: ``sys.path`` stays changed.
-
-    Raises:
-        DamagedPoolError: the snapshot is not whole.
-        InputError: the code does not import.
-    """
-    path = Path(source.path)
-    copy = folder / path.name
-    if path.name not in snapshot_files(folder):
-        raise DamagedPoolError(f"the snapshot {folder} does not hold {path.name}")
-    try:
-        content = copy.read_bytes()
-    except OSError as error:
-        raise DamagedPoolError(f"{copy} cannot be read: {error.strerror or error}") from error
-    names = dotted_names(relative for relative in snapshot_files(folder) if relative != path.name)
-    # Another version of the code (`retry --udf`) may have been loaded: its siblings must not pass for these.
-    forget_siblings()
-    finder = SiblingFinder(folder, path.parent, names)
-    sys.meta_path.insert(0, finder)
-    sys.path[:0] = finder.path_entries
-    remember_source(path, content)
-    # Readers of the results cannot import these.
-    for name in (module_name(path), *names):
-        travels_by_value(name)
-    return _pick(_run(path, _compile(path, content)), path, source.function)
+    return LocatedUdf(path=path, name=name, function=pick(module, path, name))
 
 
 def module_name(path: Path) -> str:
@@ -131,7 +108,7 @@ def _read_source(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _compile(path: Path, content: bytes) -> CodeType:
+def compile_source(path: Path, content: bytes) -> CodeType:
     """Compile the source under the path that the user knows."""
     try:
         return compile(content, str(path), "exec", dont_inherit=True)
@@ -156,7 +133,7 @@ def _first_on_path(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
-def _run(path: Path, code: CodeType) -> ModuleType:
+def run_file(path: Path, code: CodeType) -> ModuleType:
     """Run a file's code as a module of its own, which pickles and dataclasses find in ``sys.modules``."""
     name = module_name(path)
     module = ModuleType(name)
@@ -165,7 +142,8 @@ def _run(path: Path, code: CodeType) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module
     try:
-        exec(code, module.__dict__)  # noqa: S102 - running the user's code is what this program is for
+        with importing_now(str(path)):
+            exec(code, module.__dict__)  # noqa: S102 - running the user's code is what this program is for
     except BaseException as error:
         if before is None:
             del sys.modules[name]
@@ -173,17 +151,19 @@ def _run(path: Path, code: CodeType) -> ModuleType:
             sys.modules[name] = before
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise _import_failure(path, error) from error
+        raise import_failure(path, error) from error
     return module
 
 
-def _import_failure(path: Path, error: BaseException) -> InputError:
+def import_failure(path: Path, error: BaseException) -> InputError:
     """Tell why the file does not import, with the traceback from the user's code on."""
     if isinstance(error, SystemExit):
         return InputError(
             f"{path} ends the process while it is imported (exit code {error.code!r})",
             'put what runs a script under `if __name__ == "__main__":`',
         )
+    if isinstance(error, JobPoolError):
+        return InputError(f"{path} cannot be imported: {error.message}", error.hint)
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
@@ -246,7 +226,7 @@ def _at_home(value: object, module: ModuleType) -> bool:
     return getattr(value, "__module__", None) == module.__name__
 
 
-def _pick(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
+def pick(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
     """The named object, if it is something that can be run as a UDF."""
     try:
         found = getattr(module, name)
@@ -255,22 +235,62 @@ def _pick(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
         close = difflib.get_close_matches(name, functions, n=1) or functions[:5]
         hint = "did you mean " + " or ".join(f"{path.name}:{each}" for each in close) + "?" if close else ""
         raise InputError(f"{path} has no function {name}", hint) from None
-    if _is_udf(found):
-        # The wrapper only lends the function its methods; calling through it would cost every task.
-        found = getattr(found, "__wrapped__", found)
-    if isinstance(found, type):
-        raise InputError(f"{path.name}:{name} is a class, not a function", f"define a function that calls {name}(...)")
-    if not callable(found):
-        raise InputError(f"{path.name}:{name} is a {type(found).__name__}, not a function")
-    if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
-        raise InputError(
-            f"{path.name}:{name} is an async function, which jobpool does not run yet",
-            f"wrap it in a plain one: def run(...): return asyncio.run({name}(...))",
-        )
-    if inspect.isgeneratorfunction(found):
-        raise InputError(
-            f"{path.name}:{name} is a generator: calling it computes nothing",
-            "return a list instead of yielding",
-        )
+    found = unwrapped(found)
+    check_runnable(found, f"{path.name}:{name}", name)
     result: Callable[..., Any] = found
     return result
+
+
+def unwrapped(found: object) -> Any:
+    """Return the function that ``@udf`` wrapped, or what was given.
+
+    The wrapper only lends the function its methods; calling through it would cost every task.
+    """
+    return getattr(found, "__wrapped__", found) if _is_udf(found) else found
+
+
+def innermost(function: Any) -> Any:
+    """Return the function with code inside partial objects, bound methods, decorators and objects that are called."""
+    seen: set[int] = set()
+    while id(function) not in seen:
+        seen.add(id(function))
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif inspect.isfunction(function) or hasattr(function, "__wrapped__"):
+            function = getattr(function, "__wrapped__", function)
+    return function
+
+
+def code_holder(function: Any) -> Any:
+    """Return the function with code: the innermost, or the method that an object is called by."""
+    inner = innermost(function)
+    if not hasattr(inner, "__code__") and not inspect.isbuiltin(inner) and not isinstance(inner, type):
+        inner = innermost(type(inner).__call__)
+    return inner
+
+
+def check_runnable(found: object, label: str, name: str) -> None:
+    """Make sure that something can be run as a UDF.
+
+    Args:
+        found: what should be a function.
+        label: what to call it.
+        name: how the user's code would call it.
+
+    Raises:
+        InputError: it cannot, and how to get there.
+    """
+    if isinstance(found, type):
+        raise InputError(f"{label} is a class, not a function", f"define a function that calls {name}(...)")
+    if not callable(found):
+        raise InputError(f"{label} is a {type(found).__name__}, not a function")
+    bodies = (found, type(found).__call__)
+    if any(inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body) for body in bodies):
+        raise InputError(
+            f"{label} is an async function, which jobpool does not run yet",
+            f"wrap it in a plain one: def run(...): return asyncio.run({name}(...))",
+        )
+    if any(map(inspect.isgeneratorfunction, bodies)):
+        raise InputError(f"{label} is a generator: calling it computes nothing", "return a list instead of yielding")

@@ -13,11 +13,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from jobpool_cli.errors import JobPoolError
 from jobpool_cli.layout import PoolPaths
-from jobpool_cli.store.arguments.stored import TaskArguments
+from jobpool_cli.store.arguments.rows import TaskArguments
 from jobpool_cli.store.slots import (
     ATTEMPT,
     FIRST,
@@ -33,7 +33,7 @@ from jobpool_cli.store.snapshot import read_snapshot, verify_snapshot
 from jobpool_cli.worker import context
 from jobpool_cli.worker.capture import OutputCapture, StopTask
 from jobpool_cli.worker.failure import describe
-from jobpool_cli.worker.function import load_snapshot
+from jobpool_cli.worker.loading import load_snapshot
 from jobpool_cli.worker.outbox import Outbox
 from jobpool_cli.worker.protocol import BatchOrder, send_frame
 
@@ -47,14 +47,6 @@ RESTORE_NANOSECONDS = 5_000_000
 CPU_ERROR_PARTS = 50
 # How a worker ends that was told to (SIGTERM) and has sent what it had.
 STOPPED_EXIT_CODE = 75
-
-
-@dataclass(frozen=True)
-class LoadedUdf:
-    """One code version, ready to be called."""
-
-    call: Callable[..., Any]
-    arguments: TaskArguments
 
 
 class Worker:
@@ -71,7 +63,7 @@ class Worker:
         self._outcomes = outcomes
         self._outbox = Outbox(paths, worker, outcomes)
         self._capture = OutputCapture()
-        self._udfs: dict[int, LoadedUdf] = {}
+        self._udfs: dict[int, TaskArguments] = {}
         self._forked = False
         self._order: BatchOrder | None = None
         os.register_at_fork(after_in_child=self._mark_forked)
@@ -97,20 +89,20 @@ class Worker:
                 os._exit(STOPPED_EXIT_CODE)
             text = getattr(error, "message", None) or traceback.format_exc()
             print(text, file=sys.stderr)  # noqa: T201 - to the worker's log
-            send_frame(self._outcomes, "boot-failed", {"message": str(text)})
+            hint = error.hint if isinstance(error, JobPoolError) else ""
+            send_frame(self._outcomes, "boot-failed", {"message": str(text), "hint": hint})
             return False
         send_frame(self._outcomes, "ready", {})
         self._outbox.start()
         return True
 
-    def _udf(self, version: int) -> LoadedUdf:
+    def _udf(self, version: int) -> TaskArguments:
         loaded = self._udfs.get(version)
         if loaded is None:
             folder = self._paths.udf_version(version)
             verify_snapshot(folder)
             function = load_snapshot(folder, read_snapshot(folder))
-            arguments = TaskArguments(self._paths.args, function)
-            loaded = self._udfs[version] = LoadedUdf(arguments.call(), arguments)
+            loaded = self._udfs[version] = TaskArguments(self._paths.args, function)
             # Loading changes sys.path and may set signal handlers: what tasks of this version are to find.
             self._capture.end_of_output()
             self._capture.remember()
@@ -130,13 +122,11 @@ class Worker:
         self._order = order
         try:
             loaded = self._udf(order.udf)
-            columns = loaded.arguments.rows(order.ranges)
+            call_next = loaded.calls(order.ranges)
         except Exception as error:  # noqa: BLE001 - the arguments file or another code version: every task fails alike
             self._fail_batch(order, error)
             return
         self._slot[ATTEMPT] = order.attempt
-        # The built-in calls the function with one value of each column, with no tuple made and taken apart.
-        call_next = map(loaded.call, *columns).__next__ if columns else loaded.call
         try:
             self._run_rows(order, call_next)
         except StopTask:

@@ -1,4 +1,4 @@
-"""Importing the user's sibling modules from a snapshot while they go by their original paths."""
+"""Importing the user's modules from a snapshot while they go by their original paths."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
+
+from jobpool_cli.store.reentry import importing_now
 
 
 def dotted_names(files: Iterable[str]) -> dict[str, str]:
@@ -24,8 +26,8 @@ def dotted_names(files: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def remember_source(path: Path, content: bytes) -> None:
-    """Let tracebacks show these lines for that path, whatever the file holds by now."""
+def remember_source(path: Path | str, content: bytes) -> None:
+    """Let tracebacks show these lines for that path (or what stands in its place), whatever the file holds by now."""
     try:
         text = importlib.util.decode_source(content)
     except (SyntaxError, UnicodeDecodeError):
@@ -43,23 +45,28 @@ def forget_siblings() -> None:
             if entry in sys.path:
                 sys.path.remove(entry)
     for name, module in list(sys.modules.items()):
-        if isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _SnapshotLoader):
+        if is_from_snapshot(module):
             del sys.modules[name]
+
+
+def is_from_snapshot(module: ModuleType) -> bool:
+    """Whether a module was imported from a snapshot."""
+    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), _SnapshotLoader)
 
 
 class SiblingFinder(importlib.abc.MetaPathFinder):
     """Finds the modules of a snapshot before anything else does, as a script's own folder comes first."""
 
-    def __init__(self, snapshot: Path, original: Path, names: dict[str, str]) -> None:
-        """Serve ``names`` (module to relative file) from ``snapshot`` under their paths in ``original``."""
+    def __init__(self, snapshot: Path, original: Path, names: dict[str, str], *, look_beside: bool = True) -> None:
+        """Serve ``names`` (module to relative file) from ``snapshot`` under their paths in ``original``.
+
+        With ``look_beside``, whatever the snapshot lacks is found in ``original``.
+        """
         self._snapshot = snapshot
         self._original = original
         self._names = names
-
-    @property
-    def path_entries(self) -> tuple[str, str]:
-        """Where namespace packages and whatever the snapshot lacks are found."""
-        return str(self._snapshot), str(self._original)
+        # Packages without __init__.py are found by way of the path.
+        self.path_entries = [str(snapshot), str(original)] if look_beside else [str(snapshot)]
 
     def find_spec(
         self,
@@ -95,6 +102,10 @@ class _SnapshotLoader(importlib.abc.InspectLoader):
 
     def get_source(self, fullname: str) -> str:  # noqa: ARG002
         return importlib.util.decode_source(self._copy.read_bytes())
+
+    def exec_module(self, module: ModuleType) -> None:
+        with importing_now(str(self._original)):
+            super().exec_module(module)
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002
         content = self._copy.read_bytes()

@@ -14,6 +14,9 @@ import pytest
 
 from jobpool_cli.pool import JobPool
 from tests.conftest import PATIENCE_SECONDS, ROOT
+from tests.terminals import terminal
+
+__all__ = ["terminal"]
 
 # Every task but those of a negative number waits for the gate.
 GATED = """

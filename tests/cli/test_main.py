@@ -181,6 +181,22 @@ def test_a_closed_stdout_and_stderr_do_no_harm(one_pool: str, command_line: tupl
     assert subprocess.run([*shell, "status", "none"], env=env, check=False).returncode == 3
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["results"], ["results", "--json"], ["args"], ["tasks", "--json"], ["logs"], ["logs", "--follow"], ["collect"]],
+    ids=" ".join,
+)
+def test_a_command_that_is_all_about_its_output_says_so_when_stdout_is_closed(
+    arguments: list[str], one_pool: str, command_line: tuple[list[str], dict[str, str]]
+) -> None:
+    assert one_pool == "done-pool"
+    words, env = command_line
+    shell = ["sh", "-c", '"$@" >&-', "sh", *words, *arguments]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, env=env, check=False, text=True)
+    assert done.returncode == 6
+    assert done.stderr.startswith("jobpool: error: the output could not be written: stdout is closed\nhint: ")
+
+
 def test_colour_is_for_terminals_and_for_those_who_force_it(run: Run, one_pool: str) -> None:
     assert "\x1b" not in run("status", one_pool).stdout
     assert "\x1b[32mdone" in run("status", one_pool, env={"FORCE_COLOR": "1"}).stdout

@@ -16,8 +16,8 @@ import pytest
 
 from jobpool_cli.cli.main import main
 from jobpool_cli.pool import JobPool
-from tests.cli.test_terminal import Screen
 from tests.conftest import ROOT
+from tests.terminals import Screen
 
 UDF = r"""
 import subprocess
@@ -220,7 +220,7 @@ def test_a_log_of_another_attempt_or_of_no_task_is_refused_or_said_to_be_missing
 
 def test_a_log_that_lost_its_end_says_so(read: Read, pools: Path) -> None:
     pool = JobPool.open("work", home=str(pools))
-    log = next(each for each in pool.logs([8]))
+    log = next(each for each in pool.task_logs([8]))
     content = log.path.read_bytes()
     try:
         os.truncate(log.path, log.end - 3)

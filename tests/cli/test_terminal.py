@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import pty
 import signal
-import struct
-import subprocess
-import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Gate
-from tests.conftest import PATIENCE_SECONDS, Run
+from tests.conftest import Run
+from tests.terminals import Screen
 
 Numbers = Callable[..., Path]
-
-
-class Screen:
-    """A command on a terminal of 100 columns; ``text`` is all that it sent."""
-
-    def __init__(self, words: list[str], env: dict[str, str]) -> None:
-        """Start the command."""
-        self._fd, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        self.process = subprocess.Popen(
-            words, stdin=inner, stdout=inner, stderr=inner, env=env | {"TERM": "xterm"}, start_new_session=True
-        )
-        os.close(inner)
-        os.set_blocking(self._fd, False)
-        self._sent = b""
-
-    @property
-    def text(self) -> str:
-        with contextlib.suppress(BlockingIOError, OSError):
-            while sent := os.read(self._fd, 65536):
-                self._sent += sent
-        return self._sent.decode().replace("\r\n", "\n")
-
-    def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def end(self) -> int:
-        return self.process.wait(PATIENCE_SECONDS)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._fd)
 
 
 @pytest.fixture

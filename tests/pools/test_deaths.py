@@ -39,7 +39,7 @@ def test_after_kill_9_of_the_supervisor_resume_runs_only_what_is_unfinished(benc
     ran_before = bench.audit()
 
     pool.resume()
-    assert pool.wait(60).counts[TaskState.SUCCESS] == 1500
+    assert pool.follow(60).counts[TaskState.SUCCESS] == 1500
     ran_after = bench.audit() - ran_before
     assert not {task for task, _ in ran_after} & shown
     check_invariants(pool, square, shown=shown)
@@ -54,7 +54,7 @@ def test_supervisor_and_workers_killed_together_leave_a_pool_that_resumes(bench:
         until(lambda: not pool.is_live())
         shown = succeeded(pool)
         assert pool.resume().state in {PoolState.RUNNING, PoolState.DONE}
-    pool.wait(60)
+    pool.follow(60)
     check_invariants(pool, square, shown=shown)
 
 
@@ -68,7 +68,7 @@ def test_a_supervisor_told_to_end_says_so_and_loses_nothing(bench: Bench) -> Non
     shown = succeeded(pool)
     check_invariants(pool, square, shown=shown)
     pool.resume()
-    pool.wait(60)
+    pool.follow(60)
     check_invariants(pool, square, shown=shown)
 
 
@@ -77,7 +77,7 @@ def test_a_second_supervisor_is_refused(bench: Bench) -> None:
     with pytest.raises(ConflictError, match="running already"):
         pool.resume()
     bench.release("go")
-    pool.wait(30)
+    pool.follow(30)
     check_invariants(pool)
 
 
@@ -87,7 +87,7 @@ def test_a_paused_pool_whose_supervisor_was_killed_resumes(bench: Bench) -> None
     kill_supervisor(pool)
     assert pool.snapshot().state is PoolState.INTERRUPTED
     pool.resume()
-    pool.wait(30)
+    pool.follow(30)
     check_invariants(pool, square)
 
 
@@ -116,10 +116,10 @@ def test_a_pool_killed_before_it_sealed_is_interrupted_and_resume_only_seals(ben
     assert "results are not sealed yet" in status.reason
     assert not list(pool.paths.results.glob("segment-*"))
     with pytest.raises(ConflictError, match="not sealed"):
-        pool.wait(10)
+        pool.follow(10)
     ran = bench.audit()
     pool.resume()
-    assert pool.wait(30).state is PoolState.DONE
+    assert pool.follow(30).state is PoolState.DONE
     assert list(pool.paths.results.glob("segment-*"))
     assert bench.audit() == ran
     # The two that the killed supervisor's workers had begun ran again, and as another attempt.
@@ -137,7 +137,7 @@ def test_kill_9_of_a_worker_blames_one_task_and_reruns_it(bench: Bench) -> None:
     os.kill(victim.pid, signal.SIGKILL)
     until(lambda: len(pool.failures(history=True)) == 1)
     bench.release("go")
-    status = pool.wait(60)
+    status = pool.follow(60)
     assert status.counts[TaskState.SUCCESS] == 200
     (failure,) = pool.failures(history=True)
     assert (failure.task, failure.attempt, failure.type) == (victim.task, victim.attempt, "WorkerCrashed")
@@ -167,7 +167,7 @@ def test_workers_killed_again_and_again_harm_no_task(bench: Bench) -> None:
         looked = time.monotonic()
         until(lambda looked=looked: time.monotonic() - looked > 0.25)  # type: ignore[misc]
     assert kills > 2
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 2500
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 2500
     # No attempt was run twice, whatever was lost.
     assert max(bench.audit().values()) == 1
     check_invariants(pool, square)
@@ -187,7 +187,7 @@ def test_a_task_that_kills_its_worker_fails_after_three_crashes_and_no_other_doe
     bench: Bench, deed: str, said: str
 ) -> None:
     pool = bench.map(f"def f(x: int):\n    _audit()\n    if x == 57:\n        {deed}\n    return x * x\n", 100)
-    status = pool.wait(60)
+    status = pool.follow(60)
     assert status.counts[TaskState.SUCCESS] == 99
     (failure,) = pool.failures()
     assert (failure.task, failure.attempt, failure.type) == (57, 3, "WorkerCrashed")

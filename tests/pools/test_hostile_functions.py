@@ -31,7 +31,7 @@ def f(x: int):
     return x * x
 """
     pool = bench.map(body, 100)
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert (status.counts[TaskState.SUCCESS], status.counts[TaskState.ERROR]) == (93, 7)
     found = {each.task: each for each in pool.failures()}
     assert found[10].type == "SystemExit"
@@ -72,7 +72,7 @@ HERE = os.getcwd()
 MASK = os.umask(0o77); os.umask(MASK)
 """
     pool = bench.map(body, 24, options=PoolOptions(workers=1))
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 24
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 24
     (log,) = pool.paths.logs.iterdir()
     text = log.read_text()
     assert [x for x in range(1, 24, 2) if f"<{x}>\n[{x}]" not in text] == []
@@ -82,7 +82,7 @@ MASK = os.umask(0o77); os.umask(MASK)
 def test_a_fork_that_returns_makes_no_second_outcome(bench: Bench) -> None:
     body = "def f(x: int):\n    if x % 5 == 0:\n        os.fork()\n    _audit()\n    return x * x\n"
     pool = bench.map(body, 50)
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 50
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 50
     check_invariants(pool, square)
 
 
@@ -97,7 +97,7 @@ def f(x: int):
     return x * x
 """
     pool = bench.map(body, 4)
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 4
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 4
     check_invariants(pool, square)
 
 
@@ -110,7 +110,7 @@ def f(x: int):
     return x * x
 """
     pool = bench.map(body, 50)
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert (status.counts[TaskState.SUCCESS], status.counts[TaskState.ERROR]) == (49, 1)
     (failure,) = pool.failures()
     assert (failure.task, failure.type) == (7, "ResultNotStorable")
@@ -131,5 +131,5 @@ def f(x: int):
     return x * x
 """
     pool = bench.map(body, 60)
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 60
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 60
     check_invariants(pool, square)

@@ -32,7 +32,7 @@ def f(x: int):
 """
     began = time.monotonic()
     pool = bench.map(body, 40, options=PoolOptions(workers=2, timeout=0.5, grace=0.3))
-    status = pool.wait(60)
+    status = pool.follow(60)
     assert time.monotonic() - began < 20
     assert status.counts[TaskState.TIMEOUT] == 2
     assert status.counts[TaskState.SUCCESS] == 38
@@ -55,7 +55,7 @@ def test_a_worker_that_is_stopped_is_timed_out_and_replaced(bench: Bench) -> Non
     )
     until(bench.pids)
     os.kill(bench.pids()[0], signal.SIGSTOP)
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert (status.counts[TaskState.TIMEOUT], status.counts[TaskState.SUCCESS]) == (1, 19)
     check_invariants(pool, square)
 
@@ -74,7 +74,7 @@ def f(x: int):
     return x * x
 """
     pool = bench.map(body, 60, options=PoolOptions(workers=1, timeout=0.5, grace=0.5))
-    pool.wait(60)
+    pool.follow(60)
     assert not [each for each in pool.failures(history=True) if each.task]
     check_invariants(pool, square)
 
@@ -91,7 +91,7 @@ def f(x: int):
     return x * x
 """
     pool = bench.map(body, 20, options=PoolOptions(workers=2, memory_limit=700 << 20))
-    status = pool.wait(60)
+    status = pool.follow(60)
     assert (status.counts[TaskState.ERROR], status.counts[TaskState.SUCCESS]) == (1, 19)
     (failure,) = pool.failures()
     assert (failure.task, failure.type) == (4, "MemoryLimitExceeded")

@@ -52,7 +52,7 @@ def test_more_workers_than_files_may_be_open_are_refused(bench: Bench, monkeypat
 
 def test_workers_have_the_limit_of_open_files_that_map_had(bench: Bench) -> None:
     pool = bench.map("import resource\ndef f(x: int):\n    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]\n", 1)
-    pool.wait(30)
+    pool.follow(30)
     check_invariants(pool, lambda _: resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
@@ -68,7 +68,7 @@ def f(x: int):
 """
     )
     pool = bench.map(body, 4, options=PoolOptions(workers=1))
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 4
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 4
     check_invariants(pool, square)
 
 
@@ -93,7 +93,7 @@ def test_the_originals_may_go_after_map(bench: Bench) -> None:
     kill_supervisor(pool)
     bench.release("go")
     pool.resume()
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 6
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 6
     check_invariants(pool, square)
 
 
@@ -110,8 +110,8 @@ def test_a_pool_outlives_the_process_that_made_it(bench: Bench) -> None:
         [sys.executable, "-c", code, udf, str(bench.folder / "in.csv"), str(bench.home)],
         capture_output=True, text=True, check=True, timeout=30,
     )  # fmt: skip
-    pool = JobPool(Path(made.stdout.strip()))
+    pool: JobPool[object] = JobPool(Path(made.stdout.strip()))
     assert pool.snapshot().state is PoolState.RUNNING
     bench.release("go")
-    pool.wait(30)
+    pool.follow(30)
     check_invariants(pool, square)

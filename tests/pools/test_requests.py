@@ -41,14 +41,14 @@ def test_cancel_stops_what_is_pending_lets_running_tasks_end_and_retry_takes_it_
     assert pool.snapshot().counts[TaskState.CANCELLED] == answer["cancelled"]
     assert pool.snapshot().state is PoolState.RUNNING
     bench.release("go")
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert status.counts[TaskState.SUCCESS] == 4
     assert status.counts[TaskState.CANCELLED] == 7996
     check_invariants(pool, square)
     shown = succeeded(pool)
     assert {task for task, _ in bench.audit()} == shown, "what ran to its end is a success, what is cancelled never ran"
     assert pool.retry(cancelled=True) == {"retried": 0, "cancelled": 7996}
-    assert pool.wait(60).counts[TaskState.SUCCESS] == 8000
+    assert pool.follow(60).counts[TaskState.SUCCESS] == 8000
     assert max(bench.audit().values()) == 1
     assert {attempt for _, attempt in bench.audit()} == {1}
     check_invariants(pool, square, shown=shown)
@@ -73,7 +73,7 @@ def f(x: int):
     assert pool.snapshot().counts[TaskState.CANCELLED] == 1
     check_invariants(pool, square)
     assert pool.retry([1]) == {"retried": 0, "cancelled": 1}
-    pool.wait(30)
+    pool.follow(30)
     assert bench.audit()[1, 2] == 1
     check_invariants(pool, square)
 
@@ -90,7 +90,7 @@ def test_pause_holds_the_pool_until_resume(bench: Bench) -> None:
     until(lambda: time.monotonic() > later)
     assert len(bench.audit()) == ran < 400
     pool.resume()
-    assert pool.wait(60).counts[TaskState.SUCCESS] == 400
+    assert pool.follow(60).counts[TaskState.SUCCESS] == 400
     assert max(bench.audit().values()) == 1
     check_invariants(pool, square)
 
@@ -103,7 +103,7 @@ def test_shutdown_leaves_the_rest_pending_and_resume_runs_it(bench: Bench) -> No
     assert pool.snapshot().reason == "shut down"
     check_invariants(pool, square)
     pool.resume()
-    assert pool.wait(60).counts[TaskState.SUCCESS] == 300
+    assert pool.follow(60).counts[TaskState.SUCCESS] == 300
     assert max(bench.audit().values()) == 1
     check_invariants(pool, square)
 
@@ -126,7 +126,7 @@ def test_resume_calls_a_shutdown_off(bench: Bench) -> None:
     thread.join(30)
     assert "resumed" in refused[0].message
     bench.release("go")
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 6
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 6
     check_invariants(pool, square)
 
 
@@ -136,9 +136,9 @@ def test_a_pool_that_ends_while_it_is_paused_is_not_paused_when_tasks_are_retrie
     until(pool.running_tasks)
     pool.pause()
     bench.release("go")
-    assert pool.wait(30).failed == 1
+    assert pool.follow(30).failed == 1
     assert pool.retry()["retried"] == 1
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 1
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 1
     check_invariants(pool)
 
 
@@ -159,7 +159,7 @@ def f(x: int):
     until(lambda: pool.snapshot().counts[TaskState.SUCCESS] == 60, what="the retried ones succeed meanwhile")
     assert pool.snapshot().counts[TaskState.RUNNING] == 2
     bench.release("go")
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert status.counts[TaskState.SUCCESS] == 62
     audit = bench.audit()
     assert [audit[task, 2] for task in range(5, 65, 10)] == [1] * 6
@@ -178,7 +178,7 @@ def f(x: int):
     return x * x
 """
     pool = bench.map(body, 10, options=PoolOptions(workers=2, retries=2))
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert (status.counts[TaskState.SUCCESS], status.counts[TaskState.ERROR]) == (9, 1)
     (failure,) = pool.failures()
     assert (failure.task, failure.attempt, failure.message) == (1, 3, "attempt 3")
@@ -190,13 +190,13 @@ def f(x: int):
 
 def test_mended_code_runs_what_failed_and_its_siblings_are_found(bench: Bench) -> None:
     pool = bench.map("def f(x: int):\n    _audit()\n    return 1 // x * 0 + x * x\n", 5)
-    assert pool.wait(30).counts[TaskState.ERROR] == 1
+    assert pool.follow(30).counts[TaskState.ERROR] == 1
     (bench.folder / "late_sibling.py").write_text("ANSWER = 0\n")
     mended = bench.write(
         "def f(x: int):\n    _audit()\n    from late_sibling import ANSWER\n    return ANSWER\n", "mended.py"
     )
     assert pool.retry(udf=mended)["retried"] == 1
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert status.counts[TaskState.SUCCESS] == 5
     assert status.udf_versions == {1: 4, 2: 1}
     check_invariants(pool, square)
@@ -207,7 +207,7 @@ def test_mended_code_changes_nothing_where_no_task_is_taken_up(bench: Bench) -> 
     mended = bench.write("def f(x: int):\n    return -1\n", "mended.py")
     assert pool.retry(udf=mended) == {"retried": 0, "cancelled": 0}
     bench.release("go")
-    status = pool.wait(30)
+    status = pool.follow(30)
     assert status.udf_versions == {1: 4}
     assert status.retry_time is None
     assert [each.name for each in pool.paths.udf.iterdir()] == ["v1"]
@@ -221,7 +221,7 @@ def test_mended_code_must_take_the_pending_tasks_too_and_runs_them(bench: Bench)
     answer = pool.retry(udf=bench.write("def f(x: int):\n    return x * x\n", "mended.py"))
     assert answer == {"retried": 1, "cancelled": 0, "pending": 1}
     bench.release("go")
-    assert pool.wait(30).udf_versions == {1: 2, 2: 2}
+    assert pool.follow(30).udf_versions == {1: 2, 2: 2}
     check_invariants(pool, square)
 
 
@@ -233,7 +233,7 @@ def test_mended_code_helps_an_interrupted_pool_whose_code_does_not_load_any_more
     kill_supervisor(pool)
     bench.release("broken")
     assert pool.retry(udf=bench.write("def f(x: int):\n    return x * x\n", "mended.py"))["retried"] == 1
-    assert pool.wait(30).udf_versions == {2: 4}
+    assert pool.follow(30).udf_versions == {2: 4}
     check_invariants(pool, square)
 
 
@@ -276,7 +276,7 @@ def test_a_pool_that_somebody_resumed_before_map_could_start_it_stays(
 
     monkeypatch.setattr("jobpool_cli.submit.launch", quicker)
     pool = bench.map("def f(x: int):\n    return x * x\n", 4)
-    assert pool.wait(30).counts[TaskState.SUCCESS] == 4
+    assert pool.follow(30).counts[TaskState.SUCCESS] == 4
     check_invariants(pool, square)
 
 
@@ -292,10 +292,10 @@ def f(x: int):
     return str(submit(checked, Path({str(bench.home)!r}), "inner").root)
 """
     outer = bench.map(body, 1)
-    outer.wait(30)
+    outer.follow(30)
     check_invariants(outer)
     (root,) = results_of(outer).values()
-    inner_pool = JobPool(Path(str(root)))
+    inner_pool: JobPool[object] = JobPool(Path(str(root)))
     assert inner_pool.snapshot().state is PoolState.RUNNING
     bench.release("go")
     inner_pool.wait(30)

@@ -59,7 +59,7 @@ def test_a_supervisor_and_a_worker_start_while_map_still_imports_the_function(
         finally:
             command.kill()
     pool = JobPool.open("last", home=str(home))
-    assert [result for _, result in pool.results_now()] == [1, 4, 9]
+    assert list(pool.results_now().values()) == [1, 4, 9]
     until(lambda: not early & set(processes_of(home)), what="those that stood by are the pool's and end with it")
 
 
@@ -94,7 +94,7 @@ def test_a_pool_runs_though_what_stood_by_was_killed(run: Run, home: Path, tmp_p
     kill = f"if {IN_MAP}:\n    for pid in {CHILDREN}: os.kill(pid, {signal.SIGKILL:d})\n"
     udf = write(tmp_path, f"import os, sys\n{kill}{SQUARE}")
     run("map", udf, table, "--wait", code=0)
-    assert [result for _, result in JobPool.open("last", home=str(home)).results_now()] == [1, 4, 9]
+    assert JobPool.open("last", home=str(home)).results() == [1, 4, 9]
     until(lambda: not processes_of(home))
 
 
@@ -103,7 +103,7 @@ def test_workers_inherit_what_the_import_in_map_changed(run: Run, home: Path, tm
     (tmp_path / "elsewhere").mkdir()
     change = f"if {IN_MAP}:\n    os.environ['TOLD'] = 'by map'\n    os.chdir('elsewhere')\n"
     run("map", write(tmp_path, f"import os, sys\n{change}{body}"), table, "--wait", cwd=tmp_path, code=0)
-    results = [result for _, result in JobPool.open("last", home=str(home)).results_now()]
+    results = JobPool.open("last", home=str(home)).results()
     assert results == [["by map", str(tmp_path / "elsewhere")]] * 3
 
 

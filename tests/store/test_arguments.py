@@ -4,7 +4,7 @@ import functools
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from jobpool_cli.errors import DamagedPoolError, InputError
 from jobpool_cli.store.arguments.binding import Signature, bind, write_arguments
 from jobpool_cli.store.arguments.columns import encode_column
-from jobpool_cli.store.arguments.inputs import RawArguments
-from jobpool_cli.store.arguments.stored import ENCODING, JSON, PICKLE, TaskArguments, decode_column, read_table
+from jobpool_cli.store.arguments.decoding import ENCODING, JSON, PICKLE, decode_column
+from jobpool_cli.store.arguments.raw import RawArguments
+from jobpool_cli.store.arguments.rows import TaskArguments
+from jobpool_cli.store.arguments.stored import read_table
 
 
 def stored(path: Path, function: Callable[..., Any], table: pa.Table, **constants: object) -> TaskArguments:
@@ -128,9 +130,13 @@ def test_people_see_plain_values_and_only_the_rows_they_ask_for(tmp_path: Path) 
     assert read_table(tmp_path / "a.parquet", []).num_rows == 0
 
 
+def iter_once() -> Iterator[int]:
+    yield 1
+
+
 def test_a_value_that_cannot_be_stored_is_named() -> None:
     with pytest.raises(InputError, match="a value of x cannot be stored"):
-        encode_column("x", [lambda: 1])
+        encode_column("x", [iter_once()])
 
 
 def test_a_worker_loads_neither_pydantic_nor_pandas_for_plain_columns(tmp_path: Path) -> None:
@@ -138,7 +144,7 @@ def test_a_worker_loads_neither_pydantic_nor_pandas_for_plain_columns(tmp_path: 
 
     stored(tmp_path, f, pa.table({"x": [1], "day": [datetime(2024, 1, 1, tzinfo=UTC)]}))
     code = (
-        "import sys; from pathlib import Path; from jobpool_cli.store.arguments.stored import TaskArguments\n"
+        "import sys; from pathlib import Path; from jobpool_cli.store.arguments.rows import TaskArguments\n"
         "def f(x: int, day: str): ...\n"
         f"print(TaskArguments(Path({str(tmp_path / 'args.parquet')!r}), f).rows([(0, 1)]))\n"
         "print([name for name in ('pydantic', 'pandas') if name in sys.modules])"

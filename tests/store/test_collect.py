@@ -2,10 +2,12 @@
 
 import io
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import DamagedPoolError
+from jobpool_cli.store.arguments.decoding import ENCODING, LITERAL, PICKLE
 from jobpool_cli.store.outcomes.collect import Collected, assemble
 from jobpool_cli.store.values.codec import encode
 
@@ -120,6 +123,19 @@ def test_frames_stay_values_if_one_result_is_no_table_or_if_asked_to() -> None:
     assert mixed["result"].iloc[1] == 5
     kept = assemble([part({0: pd.DataFrame({"a": [1]})})], ARGUMENTS, flatten=False).to_pandas()
     pd.testing.assert_frame_equal(kept["result"].iloc[0], pd.DataFrame({"a": [1]}))
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_tables_beside_other_values_stay_whole_and_a_note_names_one_of_each(batch: int) -> None:
+    frame = pd.DataFrame({"a": [1]})
+    pairs: list[tuple[int, Any]] = [(1, None), (4, frame), (7, frame), (5, 5), (8, {1})]
+    parts = [part(dict(pairs[start : start + batch])) for start in range(0, len(pairs), batch)]
+    (note,) = assemble(parts, ARGUMENTS).notes
+    assert note.startswith("the results stay whole, in one column 'result': task 4 returned a value of type pandas.")
+    assert note.endswith("DataFrame, a table, but task 5 a value of type int")
+    assert assemble(parts, ARGUMENTS, flatten=False).notes == []
+    assert assemble([part({0: frame, 1: None}), part({2: None})], ARGUMENTS).notes == []
+    assert assemble([part({0: 5, 1: {1}, 2: None})], ARGUMENTS).notes == []
 
 
 def test_an_argument_named_like_a_column_is_kept_beside_it() -> None:
@@ -324,6 +340,46 @@ def test_nested_arguments_are_json_text_in_the_index() -> None:
     arguments = pa.table({"options": [{"a": [1, None]}, None]})
     frame = assemble([part({0: 1, 1: 2})], arguments).to_pandas()
     assert frame.index[0] == '{"a": [1, null]}'
+
+
+def stored(name: str, values: list[Any]) -> pa.Table:
+    """Arguments as map stores objects."""
+    field = pa.field(name, pa.binary(), metadata={ENCODING: PICKLE, b"jobpool.optional": b"1"})
+    cells = [None if value is None else pickle.dumps(value) for value in values]
+    return pa.Table.from_arrays([pa.array(cells, pa.binary())], schema=pa.schema([field]))
+
+
+def test_arguments_that_are_objects_are_the_objects_in_pandas_and_their_repr_in_arrow() -> None:
+    arguments = stored("p", [Path("/a"), (1, "x"), None, {1}, (1, [2]), "\ud800"])
+    collected = assemble([part({task: task for task in range(6)})], arguments)
+    assert collected.to_pandas().index.tolist() == [Path("/a"), (1, "x"), None, "{1}", "(1, [2])", "\ud800"]
+    assert collected.to_pandas().index.names == ["p"]
+    shown = [repr(Path("/a")), "(1, 'x')", None, "{1}", "(1, [2])", "\\ud800"]
+    assert collected.to_arrow()["p"].to_pylist() == shown
+    assert collected.warnings == []
+
+
+def test_arguments_that_are_objects_stand_beside_each_row_of_a_table() -> None:
+    arguments = stored("p", [Path("/a"), Path("/b"), Path("/c")]).append_column("n", pa.array([1, 2, 3]))
+    frame = pd.DataFrame({"v": [1, 2]})
+    found = assemble([part({2: frame, 0: frame})], arguments).to_pandas()
+    expected = pd.concat([frame, frame], keys=[(Path("/a"), 1), (Path("/c"), 3)], names=["p", "n", None])
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_an_argument_that_cannot_be_unpickled_is_no_obstacle_without_the_index() -> None:
+    field = pa.field("p", pa.binary(), metadata={ENCODING: PICKLE})
+    arguments = pa.Table.from_arrays([pa.array([b"no pickle"], pa.binary())], schema=pa.schema([field]))
+    with pytest.raises(DamagedPoolError, match=r"the index cannot be made of argument 'p': .*UnpicklingError"):
+        assemble([part({0: 1})], arguments)
+    assert assemble([part({0: 1})], arguments, drop_index=True).to_pandas()["result"].tolist() == [1]
+
+
+def test_arguments_given_as_values_of_several_types_are_these_values_in_the_index() -> None:
+    field = pa.field("p", pa.string(), metadata={ENCODING: LITERAL})
+    arguments = pa.Table.from_arrays([pa.array(["1", '"a"', "[1]"])], schema=pa.schema([field]))
+    found = assemble([part({0: 1, 1: 2, 2: 3})], arguments).to_pandas()
+    assert found.index.tolist() == [1, "a", "[1]"]
 
 
 def test_sliced_parts_and_arguments_collect_alike() -> None:

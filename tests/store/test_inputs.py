@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import InputError, UsageError
-from jobpool_cli.store.arguments.inputs import RawArguments, read_arguments
-from jobpool_cli.store.arguments.stored import decode_column
+from jobpool_cli.store.arguments.decoding import decode_column
+from jobpool_cli.store.arguments.inputs import read_arguments
+from jobpool_cli.store.arguments.raw import RawArguments
 
 
 def read(data: bytes, format: str | None = None) -> RawArguments:  # noqa: A002

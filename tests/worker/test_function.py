@@ -12,7 +12,8 @@ import pytest
 
 from jobpool_cli.errors import DamagedPoolError, InputError
 from jobpool_cli.store.snapshot import read_snapshot, take_snapshot
-from jobpool_cli.worker.function import LocatedUdf, load_snapshot, locate_udf
+from jobpool_cli.worker.function import LocatedUdf, locate_udf
+from jobpool_cli.worker.loading import load_snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,13 @@ def test_an_error_while_importing_shows_the_users_lines_only(tmp_path: Path) -> 
     assert "line 2, in g" in message
     assert "function.py" not in message
     assert "job" not in sys.modules
+
+
+def test_a_file_that_maps_while_it_is_imported_is_refused_in_few_words(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "import jobpool_cli\n@jobpool_cli.udf\ndef f(x): return x\nf.map([1])\n")
+    assert "job.py calls map() while" in error.message
+    assert "Traceback" not in error.message
+    assert "__main__" in error.hint
 
 
 def test_files_that_are_not_there_are_refused_with_the_nearest_name(tmp_path: Path) -> None:
@@ -218,7 +226,7 @@ def test_what_a_worker_pickles_is_found_where_the_file_was_located(tmp_path: Pat
     code, folder = snapshot(tmp_path, {"job.py": "class Mine(Exception): ...\ndef f(): return Mine('x')\n"})
     script = (
         "import pickle, sys; from pathlib import Path\n"
-        "from jobpool_cli.store.snapshot import read_snapshot\nfrom jobpool_cli.worker.function import load_snapshot\n"
+        "from jobpool_cli.store.snapshot import read_snapshot\nfrom jobpool_cli.worker.loading import load_snapshot\n"
         f"folder = Path({str(folder)!r})\n"
         "sys.stdout.buffer.write(pickle.dumps(load_snapshot(folder, read_snapshot(folder))()))"
     )

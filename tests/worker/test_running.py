@@ -17,14 +17,14 @@ pytestmark = pytest.mark.timeout(100)
 ONE_WORKER = PoolOptions(workers=1)
 
 
-def outcomes(pool: JobPool) -> list[dict[str, Any]]:
+def outcomes(pool: JobPool[Any]) -> list[dict[str, Any]]:
     columns = ["task", "duration_ns", "cpu_ns", "worker", "log_start", "log_end"]
     with StateReader(pool.paths.state_db) as reader:
         rows = [row for table in read_outcomes(pool.paths, reader, columns) for row in table.to_pylist()]
     return sorted(rows, key=lambda row: row["task"])
 
 
-def log_of(pool: JobPool, row: dict[str, Any]) -> bytes:
+def log_of(pool: JobPool[Any], row: dict[str, Any]) -> bytes:
     (path,) = [
         each for each in pool.paths.logs.iterdir() if int("".join(filter(str.isdigit, each.stem))) == row["worker"]
     ]
@@ -34,7 +34,7 @@ def log_of(pool: JobPool, row: dict[str, Any]) -> bytes:
 def test_the_cpu_time_of_short_tasks_is_never_put_on_the_long_task_after_them(bench: Bench) -> None:
     body = "def f(x: int):\n    if x % 2000 == 1999:\n        time.sleep(0.002)\n    return x\n"
     pool = bench.map(body, 40_000, options=ONE_WORKER)
-    pool.wait(60)
+    pool.follow(60)
     measured = [row for row in outcomes(pool) if row["cpu_ns"] is not None and row["duration_ns"] > 1_900_000]
     # Against the wall time, not the clock on the wall: a loaded machine stretches both.
     assert all(row["cpu_ns"] < 2 * row["duration_ns"] for row in measured)
@@ -43,7 +43,7 @@ def test_the_cpu_time_of_short_tasks_is_never_put_on_the_long_task_after_them(be
 def test_long_tasks_one_after_another_have_their_cpu_time(bench: Bench) -> None:
     body = "def f(x: int):\n    end = time.thread_time() + 0.004\n    while time.thread_time() < end: pass\n"
     pool = bench.map(body, 50, options=ONE_WORKER)
-    pool.wait(60)
+    pool.follow(60)
     measured = [(row["cpu_ns"], row["duration_ns"]) for row in outcomes(pool) if row["cpu_ns"] is not None]
     assert len(measured) > 10
     assert all(3_900_000 < cpu < 2 * wall for cpu, wall in measured)
@@ -56,7 +56,7 @@ def test_a_task_that_turns_descriptor_1_elsewhere_spoils_no_other_task_s_log(ben
         "    if x % 10 == 4:\n        os.write(1, b'descriptor\\n')\n"
     )
     pool = bench.map(body, 60, options=ONE_WORKER)
-    pool.wait(60)
+    pool.follow(60)
     for row in outcomes(pool):
         expected = f"task {row['task']}\n" + ("descriptor\n" if row["task"] % 10 == 4 else "")
         assert log_of(pool, row) == expected.encode()
@@ -68,7 +68,7 @@ def test_a_task_that_fails_with_its_streams_closed_takes_no_other_with_it(bench:
         "        os.close(1)\n        raise ValueError(x)\n    print('task', x)\n    return x\n"
     )
     pool = bench.map(body, 60, options=ONE_WORKER)
-    status = pool.wait(60)
+    status = pool.follow(60)
     assert (status.counts[TaskState.SUCCESS], status.counts[TaskState.ERROR]) == (54, 6)
     assert {failure.type for failure in pool.failures()} == {"ValueError"}
     assert all(log_of(pool, row) == f"task {row['task']}\n".encode() for row in outcomes(pool))
@@ -82,7 +82,7 @@ def test_a_batch_whose_arguments_cannot_be_read_tells_so_once_in_the_log(bench: 
     with pool.paths.args.open("r+b") as file:
         file.truncate(4)
     bench.release("go")
-    status = pool.wait(60)
+    status = pool.follow(60)
     assert status.finished == 69_000
     assert status.failed > 3000
     assert {failure.type for failure in pool.failures()} == {"DamagedPoolError"}
@@ -102,7 +102,7 @@ def test_code_that_a_running_worker_loads_keeps_its_place_on_the_path(bench: Ben
     until(lambda: pool.snapshot().counts[TaskState.ERROR] == 1)
     pool.retry(udf=bench.write(body.format(fails=False), "second/pool_job.py"))
     bench.release("go")
-    pool.wait(60)
+    pool.follow(60)
     results = results_of(pool)
     assert results[1] == [str(bench.folder)]
     assert results[39] == [str(second)]

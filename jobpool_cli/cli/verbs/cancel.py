@@ -11,6 +11,7 @@ from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import wait_for
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import count
 
 
 def command(
@@ -33,9 +34,7 @@ def command(
     left = int(answer["running"])
     ending = ""
     if left:
-        ending = (
-            f"; stopping {render.count(left)} in hand" if running else f"; {render.count(left)} in hand will still end"
-        )
-    render.say(f"cancelled {render.count(int(answer['cancelled']))} of {opened.name}{ending}")
+        ending = f"; stopping {count(left)} in hand" if running else f"; {count(left)} in hand will still end"
+    render.say(f"cancelled {count(int(answer['cancelled']))} of {opened.name}{ending}")
     if wait:
         wait_for(opened, timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))

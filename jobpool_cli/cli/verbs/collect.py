@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from jobpool_cli.errors import MachineError, UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.model import TaskState
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import count, is_terminal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,7 +75,7 @@ def command(
         wait_for(opened, timeout=timeout, quiet=quiet)
         # What may be left to wait for: somebody retried in between.
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-    collected = opened.collect(
+    collected = opened.gather(
         ignore_exceptions=ignore_exceptions,
         flatten=not no_flatten,
         drop_index=drop_index,
@@ -82,12 +83,12 @@ def command(
         timeout=timeout,
     )
     table = collected.to_arrow()
-    if target is not None or not render.is_terminal(sys.stdout):
+    if target is not None or not is_terminal(sys.stdout):
         export(table, target, chosen)
     elif chosen == "jsonl":
         harmless = escape_for_terminal()
         for lines in json_lines(table):
-            sys.stdout.write(harmless(lines))
+            render.stdout().write(harmless(lines))
     else:
         write_table(plain_texts(table))
     # In JSON Lines every column is JSON text.
@@ -100,7 +101,8 @@ def command(
 def _check_before_waiting(target: Path | None, chosen: str) -> None:
     """Refuse at once what would be refused after hours."""
     if target is None:
-        if chosen == "parquet" and render.is_terminal(sys.stdout):
+        stdout = render.stdout()
+        if chosen == "parquet" and is_terminal(stdout):
             raise UsageError("Parquet is not for a terminal", "name a file: -o FILE.parquet")
         return
     folder = (target.resolve() if target.is_symlink() else target.absolute()).parent
@@ -112,7 +114,7 @@ def _check_before_waiting(target: Path | None, chosen: str) -> None:
         raise MachineError(f"cannot write {target}: no permission in {folder}", "write to a folder that is yours")
 
 
-def _tell_what_came_of_it(pool: JobPool, target: Path, form: str, table: pa.Table, *, as_json: bool) -> None:
+def _tell_what_came_of_it(pool: JobPool[Any], target: Path, form: str, table: pa.Table, *, as_json: bool) -> None:
     status = pool.snapshot()
     succeeded = status.counts[TaskState.SUCCESS]
     left_out = status.n_jobs - succeeded
@@ -129,7 +131,7 @@ def _tell_what_came_of_it(pool: JobPool, target: Path, form: str, table: pa.Tabl
             }
         )
         return
-    why = f"; {render.count(left_out)} left out" if left_out else ""
+    why = f"; {count(left_out)} left out" if left_out else ""
     if status.finished < status.n_jobs:
         why += ", of which some may still come"
-    render.note(f"{render.count(table.num_rows, 'row')} from {render.count(succeeded)} in {target}{why}")
+    render.note(f"{count(table.num_rows, 'row')} from {count(succeeded)} in {target}{why}")

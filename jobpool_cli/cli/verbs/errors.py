@@ -14,6 +14,7 @@ from jobpool_cli.errors import UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.model import NOWHERE, Failure, FailureGroup, Where
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import count, duration, for_stream, iso, paint, shorten
 from jobpool_cli.store.values.jsonable import jsonable
 
 # A command line with more numbers than this is none that a person copies.
@@ -61,7 +62,7 @@ def command(
 # --- groups
 
 
-def _write_groups(pool: JobPool, *, as_json: bool) -> None:
+def _write_groups(pool: JobPool[Any], *, as_json: bool) -> None:
     groups = pool.failure_groups()
     arguments = _arguments(pool, [group.example for group in groups])
     retries = [_retry_command(pool, group, groups) for group in groups]
@@ -88,18 +89,18 @@ def _write_groups(pool: JobPool, *, as_json: bool) -> None:
     for number, (group, retry) in enumerate(zip(groups, retries, strict=True)):
         if number:
             render.write()
-        kind = render.paint(render.for_stream(group.type), "red")
+        kind = paint(for_stream(group.type), "red")
         place = f" at {group.where}" if group.where else ""
-        render.write(f"{render.count(group.size)}: {kind}{render.for_stream(place)}")
+        render.write(f"{count(group.size)}: {kind}{for_stream(place)}")
         for line in (group.message or "(no message)").splitlines()[:3]:
-            render.write(f"    {render.for_stream(render.shorten(line, 300))}")
-        render.write(f"  for example task {group.example}: {render.for_stream(call_text(arguments[group.example]))}")
-        render.write(f"  {render.paint('see', 'dim')}    jobpool errors {pool.name} --task {group.example}")
-        render.write(f"  {render.paint('retry', 'dim')}  {render.for_stream(retry)}")
+            render.write(f"    {for_stream(shorten(line, 300))}")
+        render.write(f"  for example task {group.example}: {for_stream(call_text(arguments[group.example]))}")
+        render.write(f"  {paint('see', 'dim')}    jobpool errors {pool.name} --task {group.example}")
+        render.write(f"  {paint('retry', 'dim')}  {for_stream(retry)}")
     _say_if_none(pool, len(groups))
 
 
-def _retry_command(pool: JobPool, group: FailureGroup, groups: Sequence[FailureGroup]) -> str:
+def _retry_command(pool: JobPool[Any], group: FailureGroup, groups: Sequence[FailureGroup]) -> str:
     """Return the command that runs exactly this group again."""
     words = ["jobpool", "retry", pool.name]
     if len(groups) == 1:
@@ -115,7 +116,7 @@ def _retry_command(pool: JobPool, group: FailureGroup, groups: Sequence[FailureG
 # --- single failures
 
 
-def _write_single(pool: JobPool, tasks: Sequence[int], *, history: bool, as_json: bool) -> None:
+def _write_single(pool: JobPool[Any], tasks: Sequence[int], *, history: bool, as_json: bool) -> None:
     if tasks:
         pool.check_tasks(tasks)
         failures = pool.failures(tasks, history=history)
@@ -130,12 +131,12 @@ def _write_single(pool: JobPool, tasks: Sequence[int], *, history: bool, as_json
             continue
         if number:
             render.write()
-        took = f" after {render.duration(failure.duration)}" if failure.duration is not None else ""
+        took = f" after {duration(failure.duration)}" if failure.duration is not None else ""
         attempt = f" in attempt {failure.attempt}" if failure.attempt > 1 or history else ""
         head = f"task {failure.task}: {failure.state}{attempt}{took}"
-        render.write(f"{render.paint(head, 'bold')}: {render.for_stream(call_text(given))}")
+        render.write(f"{paint(head, 'bold')}: {for_stream(call_text(given))}")
         text = failure.traceback or f"{failure.type}: {failure.message}"
-        render.write(render.for_stream(text.rstrip("\n"), lines=True))
+        render.write(for_stream(text.rstrip("\n"), lines=True))
     failed = {failure.task for failure in failures}
     for task in tasks:
         if task not in failed:
@@ -170,7 +171,7 @@ def _failure_json(failure: Failure) -> dict[str, Any]:
         "message": failure.message,
         "where": _where_json(failure.where),
         "traceback": failure.traceback,
-        "started": render.iso(failure.started),
+        "started": iso(failure.started),
         "duration": failure.duration,
         "worker": failure.worker,
         "udf": failure.udf,
@@ -181,7 +182,7 @@ def _where_json(where: Where | None) -> dict[str, Any] | None:
     return None if where is None else {"file": where.file, "line": where.line, "function": where.function}
 
 
-def _arguments(pool: JobPool, tasks: Sequence[int]) -> Arguments:
+def _arguments(pool: JobPool[Any], tasks: Sequence[int]) -> Arguments:
     if not tasks:
         return {}
     wanted = sorted(set(tasks))
@@ -190,6 +191,6 @@ def _arguments(pool: JobPool, tasks: Sequence[int]) -> Arguments:
     return {task: {**row, **constants} for task, row in zip(wanted, rows, strict=True)}
 
 
-def _say_if_none(pool: JobPool, found: int) -> None:
+def _say_if_none(pool: JobPool[Any], found: int) -> None:
     if not found:
         render.say(f"no task of {pool.name} has failed")

@@ -14,13 +14,13 @@ from jobpool_cli.model import PoolState, PoolStatus, TaskState
 from jobpool_cli.pool import JobPool
 
 QUESTIONS: dict[str, Callable[[PoolStatus], bool]] = {
-    "done": lambda status: status.state is PoolState.DONE,
+    "done": lambda status: status.is_done,
     "running": lambda status: status.state is PoolState.RUNNING,
     "paused": lambda status: status.state is PoolState.PAUSED,
     "interrupted": lambda status: status.state is PoolState.INTERRUPTED,
-    "all-succeeded": lambda status: status.counts[TaskState.SUCCESS] == status.n_jobs,
-    "any-succeeded": lambda status: status.counts[TaskState.SUCCESS] > 0,
-    "any-failed": lambda status: status.failed > 0,
+    "all-succeeded": lambda status: status.all_succeeded,
+    "any-succeeded": lambda status: status.any_succeeded,
+    "any-failed": lambda status: status.any_failed,
     "cancelled": lambda status: status.counts[TaskState.CANCELLED] > 0,
 }
 

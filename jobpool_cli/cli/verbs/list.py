@@ -6,11 +6,12 @@ import sys
 from pathlib import PurePath
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.cli.render_status import status_json
+from jobpool_cli.cli.render import status_json
 from jobpool_cli.errors import JobPoolError
 from jobpool_cli.layout import home_folder, pools_folder
 from jobpool_cli.model import PoolStatus
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import clock, is_terminal, iso
 
 HEADERS = ["pool", "state", "tasks", "finished", "failed", "created", "function"]
 DAMAGED = "damaged"
@@ -37,7 +38,7 @@ def command(*, json: options.Json = False, home: options.Home = None) -> None:
     if not looks:
         render.say(f"there is no pool in {pools}; make one: jobpool map UDF ARGS")
         return
-    people = render.is_terminal(sys.stdout)
+    people = is_terminal(sys.stdout)
     render.write_table(
         HEADERS,
         [_row(name, look, people=people) for name, look in looks],
@@ -50,6 +51,6 @@ def _row(name: str, look: PoolStatus | JobPoolError, *, people: bool) -> list[st
     if isinstance(look, JobPoolError):
         return [name, DAMAGED, "", "", "", "", ""]
     numbers = [f"{many:,}" if people else str(many) for many in (look.n_jobs, look.finished, look.failed)]
-    created = render.clock(look.created) if people else render.iso(look.created) or ""
+    created = clock(look.created) if people else iso(look.created) or ""
     # `status` tells the function's folder.
     return [name, look.state.value, *numbers, created, PurePath(look.udf).name]

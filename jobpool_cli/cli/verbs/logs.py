@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from jobpool_cli.cli.render_tables import LogWriter, escape_for_terminal
 from jobpool_cli.errors import UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import is_terminal
 from jobpool_cli.store.values.jsonable import json_text
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ def command(
             raise UsageError("--follow goes with neither --first, --json nor --attempt")
         _follow(opened, tasks or [], tail)
         return
-    writer = LogWriter(headers=(not first and len(tasks or []) != 1) or render.is_terminal(sys.stdout))
+    writer = LogWriter(headers=(not first and len(tasks or []) != 1) or is_terminal(sys.stdout))
     found: set[int] = set()
-    for log in opened.logs(tasks or None, attempt=attempt, tail=tail):
+    for log in opened.task_logs(tasks or None, attempt=attempt, tail=tail):
         if not tasks and log.start == log.end and not log.missing:
             continue  # runs, and has printed nothing so far
         found.add(log.task)
@@ -72,7 +73,7 @@ def command(
     _say_what_is_not_there(opened, tasks or [], found, attempt)
 
 
-def _follow(pool: JobPool, tasks: list[int], tail: int | None) -> None:
+def _follow(pool: JobPool[Any], tasks: list[int], tail: int | None) -> None:
     writer = LogWriter(headers=len(tasks) != 1)
     if tasks:
         for task in tasks:
@@ -106,7 +107,7 @@ def _say_if_cut(log: TaskLog) -> None:
 
 def _write_json(log: TaskLog) -> None:
     """Write a log as a line of JSON, a piece at a time; bytes that are no UTF-8 become escapes."""
-    harmless = escape_for_terminal()
+    out, harmless = render.stdout(), escape_for_terminal()
     facts = {
         "schema": render.SCHEMA,
         "task": log.task,
@@ -115,14 +116,14 @@ def _write_json(log: TaskLog) -> None:
         "worker": log.worker,
         "missing_bytes": log.missing,
     }
-    sys.stdout.write(f'{json_text(facts)[:-1]}, "log": "')
+    out.write(f'{json_text(facts)[:-1]}, "log": "')
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     for chunk in log.chunks():
-        sys.stdout.write(harmless(json_text(decoder.decode(chunk))[1:-1]))
-    sys.stdout.write(json_text(decoder.decode(b"", final=True))[1:-1] + '"}\n')
+        out.write(harmless(json_text(decoder.decode(chunk))[1:-1]))
+    out.write(json_text(decoder.decode(b"", final=True))[1:-1] + '"}\n')
 
 
-def _say_what_is_not_there(pool: JobPool, tasks: list[int], found: set[int], attempt: int | None) -> None:
+def _say_what_is_not_there(pool: JobPool[Any], tasks: list[int], found: set[int], attempt: int | None) -> None:
     missing = [task for task in tasks if task not in found]
     if missing and attempt is not None:
         for task in missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +12,10 @@ from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import check_success, wait_for
 from jobpool_cli.errors import ConflictError, MachineError, UsageError
 from jobpool_cli.layout import check_name, home_folder, pools_folder
-from jobpool_cli.model import MAX_PROCESSES, PoolOptions
+from jobpool_cli.model import MAX_PROCESSES, PoolOptions, check_processes, default_workers
 from jobpool_cli.pool import JobPool
+from jobpool_cli.quantities import seconds, size
+from jobpool_cli.show.text import count, duration, for_stream, number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,7 @@ def command(
         typer.Option(
             "--timeout",
             metavar="TIME",
-            parser=options.seconds,
+            parser=seconds,
             help="Stop a task after this time (90, 2m, 1h).",
             show_default=False,
         ),
@@ -70,7 +71,7 @@ def command(
         typer.Option(
             "--memory-limit",
             metavar="SIZE",
-            parser=options.size,
+            parser=size,
             help="Memory that a task may hold (512M, 2G).",
             show_default=False,
         ),
@@ -120,7 +121,7 @@ def command(
     if wait:
         check_success(wait_for(pool))
     else:
-        render.note(f"{render.count(pool.n_jobs)} in {pool.name}; watch: jobpool tail {pool.name}")
+        render.note(f"{count(pool.n_jobs)} in {pool.name}; watch: jobpool tail {pool.name}")
 
 
 def _options(
@@ -132,18 +133,14 @@ def _options(
     memory_limit: int | None,
 ) -> PoolOptions:
     chosen = PoolOptions(
-        workers=workers if workers is not None else min(len(os.sched_getaffinity(0)), MAX_PROCESSES),
+        workers=workers if workers is not None else default_workers(),
         processes_per_worker=processes_per_worker,
         timeout=timeout,
         retries=retries,
         max_crashes=max_crashes,
         memory_limit=memory_limit,
     )
-    if chosen.processes > MAX_PROCESSES:
-        raise UsageError(
-            f"{chosen.workers} workers with {processes_per_worker} processes each are {chosen.processes} processes",
-            f"a pool has at most {MAX_PROCESSES} on one machine",
-        )
+    check_processes(chosen)
     if timeout is not None and timeout <= 0:
         raise UsageError("--timeout 0 would stop every task before it begins", "leave it out for no limit")
     if memory_limit is not None and memory_limit <= 0:
@@ -181,10 +178,10 @@ def _show(submission: Submission, home: Path, name: str | None) -> None:
         raise ConflictError(f"there is a pool named {name} already", f"choose another --name, or: jobpool rm {name}")
     bound, chosen = submission.arguments, submission.options
     write = render.write
-    write(f"would run {render.count(bound.n_rows)} of {render.for_stream(submission.entry)}")
-    write(f"  arguments from {render.for_stream(submission.source)}")
+    write(f"would run {count(bound.n_rows)} of {for_stream(submission.entry)}")
+    write(f"  arguments from {for_stream(submission.source)}")
     for key, value in bound.constants.items():
-        write(f"  {render.for_stream(f'{key}={value!r}')} for every task")
+        write(f"  {for_stream(f'{key}={value!r}')} for every task")
     write(f"  {_limits(chosen)}")
     if bound.n_rows and bound.table.num_columns:
         write()
@@ -198,15 +195,15 @@ def _show(submission: Submission, home: Path, name: str | None) -> None:
             right=["task"],
         )
         if bound.n_rows > SHOWN_ROWS:
-            write(f"… and {render.number(bound.n_rows - SHOWN_ROWS)} more")
+            write(f"… and {number(bound.n_rows - SHOWN_ROWS)} more")
 
 
 def _limits(chosen: PoolOptions) -> str:
-    parts = [render.count(chosen.workers, "worker")]
+    parts = [count(chosen.workers, "worker")]
     if chosen.processes_per_worker > 1:
         parts.append(f"{chosen.processes_per_worker} processes each")
-    parts.append(f"time limit {render.duration(chosen.timeout)}" if chosen.timeout is not None else "no time limit")
+    parts.append(f"time limit {duration(chosen.timeout)}" if chosen.timeout is not None else "no time limit")
     if chosen.memory_limit is not None:
         parts.append(f"memory limit {chosen.memory_limit / 2**20:,.0f} MiB")
-    parts.append(render.count(chosen.retries, "retry") if chosen.retries == 1 else f"{chosen.retries} retries")
+    parts.append(count(chosen.retries, "retry") if chosen.retries == 1 else f"{chosen.retries} retries")
     return ", ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from jobpool_cli.cli import options, render
 from jobpool_cli.cli.render_tables import escape_for_terminal, result_text
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import is_terminal
 from jobpool_cli.store.values.jsonable import json_text
 
 LINES_AT_ONCE = 1000
@@ -31,12 +31,13 @@ def command(
     Python shows it. With --json, a line is an object: {"schema": 1, "task": 0, "result": ...}.
     """
     opened = JobPool.open(pool, home=home)
-    for_people = render.is_terminal(sys.stdout)
+    out = render.stdout()
+    for_people = is_terminal(out)
     harmless = escape_for_terminal()
     found = 0
     lines: list[str] = []
     try:
-        for task, value in opened.results_now(tasks or None):
+        for task, value in opened.iter_results(tasks or None):
             found += 1
             if json:
                 lines.append(f'{render.JSON_HEAD}"task": {task}, "result": {json_text(value)}}}\n')
@@ -44,10 +45,10 @@ def command(
                 lines.append(f"{task}\t{result_text(value, for_people=for_people)}\n")
             # On a terminal each at once; elsewhere not a system call for each.
             if for_people or len(lines) >= LINES_AT_ONCE:
-                sys.stdout.write(harmless("".join(lines)))
+                out.write(harmless("".join(lines)))
                 lines.clear()
     finally:  # what can be read is printed before what is wrong with the rest
-        sys.stdout.write(harmless("".join(lines)))
+        out.write(harmless("".join(lines)))
     without = len(set(tasks or ())) - found
     if tasks and without:
         render.say(f"{without} of these tasks without a result; see: jobpool tasks {opened.name} --task N")

@@ -6,6 +6,7 @@ from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import check_success, wait_for
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import count
 
 
 def command(pool: options.Pool = LAST, *, wait: options.Wait = False, home: options.Home = None) -> None:
@@ -14,6 +15,6 @@ def command(pool: options.Pool = LAST, *, wait: options.Wait = False, home: opti
     # As it stood before: a short rest may be done by the time that `resume` returns.
     status = opened.snapshot()
     opened.resume()
-    render.say(f"{opened.name} goes on: {render.count(status.n_jobs - status.finished)} to do")
+    render.say(f"{opened.name} goes on: {count(status.n_jobs - status.finished)} to do")
     if wait:
         check_success(wait_for(opened))

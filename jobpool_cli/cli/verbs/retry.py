@@ -11,6 +11,7 @@ from jobpool_cli.cli.waiting import check_success, wait_for
 from jobpool_cli.errors import UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import count
 
 
 def command(
@@ -63,10 +64,10 @@ def command(
         why = "no task failed" + (" or was cancelled" if cancelled else " like that" if alike else "")
         render.say(f"nothing to retry in {opened.name}: {why}")
     else:
-        parts = [render.count(again, "failed task")] if again else []
-        parts += [render.count(taken_up, "cancelled task")] if taken_up else []
+        parts = [count(again, "failed task")] if again else []
+        parts += [count(taken_up, "cancelled task")] if taken_up else []
         render.say(f"{opened.name}: {' and '.join(parts)} taken up again")
         if answer.get("pending"):
-            render.say(f"{render.count(int(answer['pending']), 'pending task')} will run the new code as well")
+            render.say(f"{count(int(answer['pending']), 'pending task')} will run the new code as well")
     if wait:
         check_success(wait_for(opened))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from jobpool_cli.cli import options, render
 from jobpool_cli.errors import ConflictError, DamagedPoolError, NoSuchPoolError, UsageError
 from jobpool_cli.layout import PoolPaths, home_folder, pools_folder
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import count, is_terminal
 from jobpool_cli.supervisor.lock import is_held
 
 
@@ -28,7 +29,7 @@ def command(
 ) -> None:
     """Delete pools with their results and logs; asks first."""
     folder = pools_folder(home_folder(home))
-    doomed: dict[str, JobPool | Path] = {}
+    doomed: dict[str, JobPool[Any] | Path] = {}
     for name in pools:
         found = _find(name, folder, home)
         if found is not None:
@@ -53,7 +54,7 @@ def command(
         render.say(f"{name} is deleted")
 
 
-def _find(name: str, folder: Path, home: str | None) -> JobPool | Path | None:
+def _find(name: str, folder: Path, home: str | None) -> JobPool[Any] | Path | None:
     """Find a pool; the path of one that is damaged, None where a killed `rm` had already taken it out of sight."""
     try:
         return JobPool.open(name, home=home)
@@ -66,14 +67,14 @@ def _find(name: str, folder: Path, home: str | None) -> JobPool | Path | None:
         return None
 
 
-def _paths(each: JobPool | Path) -> PoolPaths:
+def _paths(each: JobPool[Any] | Path) -> PoolPaths:
     return each.paths if isinstance(each, JobPool) else PoolPaths(each)
 
 
-def _agreed(doomed: dict[str, JobPool | Path]) -> bool:
-    if not (render.is_terminal(sys.stdin) and render.is_terminal(sys.stderr)):
+def _agreed(doomed: dict[str, JobPool[Any] | Path]) -> bool:
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         raise UsageError("rm deletes results, and there is no terminal to ask on", "say so: jobpool rm --yes POOL")
     what = ", ".join(
-        f"{name} ({render.count(each.n_jobs)})" if isinstance(each, JobPool) else name for name, each in doomed.items()
+        f"{name} ({count(each.n_jobs)})" if isinstance(each, JobPool) else name for name, each in doomed.items()
     )
     return typer.confirm(f"Delete {what} with all results and logs?", err=True)

@@ -9,6 +9,7 @@ import typer
 from jobpool_cli.cli import options, render
 from jobpool_cli.finding import LAST
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import count
 
 
 def command(
@@ -28,5 +29,5 @@ def command(
     opened.shutdown(wait=not no_wait, timeout=timeout)
     status = opened.snapshot()
     left = status.n_jobs - status.finished
-    rest = f"; {render.count(left)} left to do, go on with: jobpool resume {opened.name}" if left else ""
+    rest = f"; {count(left)} left to do, go on with: jobpool resume {opened.name}" if left else ""
     render.say(f"{opened.name} is shut down{rest}")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobpool_cli.cli import options, render
+from jobpool_cli.cli import options
 from jobpool_cli.cli.render_tables import each, write_json_lines, write_table
 from jobpool_cli.errors import UsageError
 from jobpool_cli.finding import LAST
 from jobpool_cli.model import TaskState
 from jobpool_cli.pool import JobPool
+from jobpool_cli.show.text import clock, duration, is_terminal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +56,7 @@ def command(
     if json:
         _write_json(table, arguments, wanted)
         return
-    for_people = render.is_terminal(sys.stdout)
+    for_people = is_terminal(sys.stdout)
     if wanted is None:
         table = table.select(FOR_PEOPLE) if for_people else table
         wanted = [*table.schema.names, *_own_names(arguments)]
@@ -63,9 +64,9 @@ def command(
         _chosen(table, arguments, wanted),
         states="state" if "state" in wanted else None,
         people={
-            "started": each(render.clock),
-            "duration": each(render.duration),
-            "cpu": each(render.duration),
+            "started": each(clock),
+            "duration": each(duration),
+            "cpu": each(duration),
             "error": each(lambda text: text.partition("\n")[0]),
         },
     )
@@ -77,7 +78,7 @@ def _columns() -> tuple[str, ...]:
     return COLUMNS
 
 
-def _arguments(pool: JobPool, table: pa.Table, *, chosen: bool) -> pa.Table:
+def _arguments(pool: JobPool[Any], table: pa.Table, *, chosen: bool) -> pa.Table:
     return pool.arguments(table["task"].to_pylist() if chosen else None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.cli.render_status import status_json
+from jobpool_cli.cli.render import status_json
 from jobpool_cli.cli.waiting import check_success, wait_for
 from jobpool_cli.errors import ConflictError, WaitTimeoutError
 from jobpool_cli.finding import LAST

@@ -6,38 +6,37 @@ import contextlib
 import gc
 import itertools
 import json
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 
 from jobpool_cli.errors import InputError
-from jobpool_cli.store.arguments.stored import ENCODING, JSON, PICKLE
+from jobpool_cli.store.arguments.decoding import ENCODING, JSON, PICKLE
+from jobpool_cli.store.values.buffers import binaries, filled, fixed_width, lengths_of, lists, presence, texts
+from jobpool_cli.store.values.pickles import pickled
+from jobpool_cli.store.values.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls
 
-_SCALARS: dict[type, pa.DataType] = {
-    int: pa.int64(),
-    float: pa.float64(),
-    bool: pa.bool_(),
-    str: pa.string(),
-    bytes: pa.binary(),
-    date: pa.date32(),
-    timedelta: pa.duration("us"),
-}
-_LIST_ITEMS = (int, float, bool, str)
+NoneType = type(None)
+
+_LIST_ITEMS = frozenset({int, float, bool, str})
+# Messages show so many; there may be millions.
+BAD_CELLS_KEPT = 5
 _NOT_FINITE = frozenset({"nan", "inf", "-inf"})
 _JSON_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 @dataclass(frozen=True)
 class BadCell:
-    """A cell that does not fit its parameter."""
+    """A cell that does not fit its parameter, is missing where it must not be, or cannot be stored."""
 
     row: int
     problem: str
     missing: bool = False
+    unstorable: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,39 +77,45 @@ def encode_column(name: str, values: Sequence[Any], *, pickles: bool = True) -> 
         return pa.field(name, array.type), array
     # What came from JSON goes back into it without a question.
     if not pickles or json_exact(values):
-        texts = pa.array(_json_texts(values), pa.string())
-        return pa.field(name, pa.string(), metadata={ENCODING: JSON}), texts
+        array = json_array(values)
+        return pa.field(name, array.type, metadata={ENCODING: JSON}), array
     return pa.field(name, pa.binary(), metadata={ENCODING: PICKLE}), pickle_array(name, values)
 
 
-def plain_array(values: Sequence[Any]) -> pa.Array | None:  # noqa: PLR0911 - one line a kind
+def plain_array(values: Sequence[Any]) -> pa.Array | None:
     """The values as Arrow if their Python values come back exactly, types included; else None."""
-    kinds = set(map(type, values)) - {type(None)}
+    kinds = set(map(type, values))
+    nullable = NoneType in kinds
+    kinds.discard(NoneType)
     if not kinds:
         return pa.nulls(len(values), pa.string())
     if len(kinds) > 1:
         return None
     (kind,) = kinds
-    try:
-        if kind in _SCALARS:
-            return pa.array(values, _SCALARS[kind])
-        if kind is datetime:
-            return _datetimes(values)
-        if kind is list:
-            return _lists(values)
-    except (OverflowError, UnicodeEncodeError, pa.ArrowException):
-        # An int or a timedelta past 64 bits, or a lone surrogate.
+    items = values if type(values) is list else list(values)
+    if kind is datetime:
+        return _datetimes(items)
+    if kind is list:
+        return _lists(items)
+    if kind not in SCALARS:
         return None
-    return None
+    fitted = fit_scalars_and_nulls(items, kind) if nullable else fit_scalars(items, kind)
+    # An int or a timedelta past 64 bits, or a lone surrogate, does not fit.
+    return None if fitted.misfits else fitted.array
 
 
-def _json_texts(values: Sequence[Any]) -> list[str | None]:
-    """Each value as JSON."""
-    if set(map(type, values)) <= {int, float} and _NOT_FINITE.isdisjoint(texts := list(map(repr, values))):
-        return cast("list[str | None]", texts)
+def json_array(values: Sequence[Any], *, null: str | None = None) -> pa.Array:
+    """Each value as JSON; ``null`` stands for None."""
+    stored = _json_texts(values, null)
+    return texts(stored, presence(stored))
+
+
+def _json_texts(values: Sequence[Any], null: str | None) -> list[str | None]:
+    if set(map(type, values)) <= {int, float} and _NOT_FINITE.isdisjoint(written := list(map(repr, values))):
+        return cast("list[str | None]", written)
     # json.dumps would make an encoder for every value.
     encode = json.JSONEncoder(separators=(",", ":")).encode
-    return [None if value is None else encode(value) for value in values]
+    return [null if value is None else encode(value) for value in values]
 
 
 def json_exact(value: object) -> bool:
@@ -131,32 +136,37 @@ def json_exact_all(values: Iterable[object]) -> bool:
 def pickle_array(name: str, values: Iterable[Any]) -> pa.Array:
     """The values as pickles."""
     try:
-        return pa.array([None if value is None else pickle.dumps(value, 5) for value in values], pa.binary())
+        stored = [None if value is None else pickled(value) for value in values]
     except Exception as error:  # a value's own __reduce__ may raise anything
         raise InputError(
             f"a value of {name} cannot be stored: {type(error).__name__}: {error}",
             "pass what it is made from (a path, an identifier), and make the object in the function",
         ) from error
+    return binaries(stored, presence(stored))
 
 
-def _datetimes(values: Sequence[Any]) -> pa.Array | None:
+def _datetimes(values: list[Any]) -> pa.Array | None:
     """Naive, or all in UTC; other zones lose their name in Arrow, and ``fold`` has no place there."""
-    zones = {value.tzinfo for value in values if value is not None}
+    zones = {id(value.tzinfo): value.tzinfo for value in values if value is not None}
     if any(value.fold for value in values if value is not None):
         return None
-    if zones == {None}:
-        return pa.array(values, pa.timestamp("us"))
-    if None not in zones and all(str(zone) == "UTC" for zone in zones):
-        return pa.array(values, pa.timestamp("us", tz="UTC"))
+    valid = presence(values)
+    if list(zones.values()) == [None]:
+        return fixed_width(np.array(values, "M8[us]").view(np.int64), pa.timestamp("us"), valid)
+    # Pydantic has a class of zones of its own.
+    if all(zone is UTC or (type(zone).__name__ == "TzInfo" and str(zone) == "UTC") for zone in zones.values()):
+        moments = [None if value is None else value.replace(tzinfo=None) for value in values]
+        return fixed_width(np.array(moments, "M8[us]").view(np.int64), pa.timestamp("us", "UTC"), valid)
     return None
 
 
-def _lists(values: Sequence[Any]) -> pa.Array | None:
+def _lists(values: list[Any]) -> pa.Array | None:
     """Lists of one kind of plain value."""
-    kinds = set(map(type, itertools.chain.from_iterable(value for value in values if value is not None)))
-    kinds.discard(type(None))
-    if not kinds:
+    valid = presence(values)
+    present = values if valid is None else filled(values, ())
+    flat = list(itertools.chain.from_iterable(present))
+    kinds = set(map(type, flat)) - {NoneType}
+    if len(kinds) != 1 or not kinds <= _LIST_ITEMS:
         return None
-    if len(kinds) > 1 or not kinds <= set(_LIST_ITEMS):
-        return None
-    return pa.array(values, pa.list_(_SCALARS[kinds.pop()]))
+    items = plain_array(flat)
+    return None if items is None else lists(lengths_of(present, len(present)), items, valid)

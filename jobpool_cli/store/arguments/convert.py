@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _PARTS = (list, dict, tuple, set, frozenset, collections.deque, collections.abc.Collection, collections.abc.Iterable)
 
+_LONGEST_SHOWN = 80
+
 Converter = Callable[[Any], Any]
 
 
@@ -83,9 +85,15 @@ def is_optional(annotation: Any) -> bool:
     return any(member in {None, type(None)} for member in map(bare, members(bare(annotation))) if _hashable(member))
 
 
+def only_member(annotation: Any) -> Any:
+    """The one member of an annotation, None aside; None if there are several."""
+    kinds = [each for each in members(annotation) if each is not None and each is not type(None)]
+    return kinds[0] if len(kinds) == 1 else None
+
+
 def is_path(annotation: Any) -> bool:
     """Whether its values are paths, or None: any text is one, and there is nothing to check."""
-    return [each for each in members(annotation) if each is not None and each is not type(None)] == [Path]
+    return only_member(annotation) is Path
 
 
 def has_parts(annotation: Any) -> bool:
@@ -154,8 +162,13 @@ def describe(annotation: Any) -> str:
             continue
         name = member.__name__ if isinstance(member, type) and not typing.get_args(member) else str(member)
         name = name.replace("typing.", "")
-        names.append(("an " if name[:1].lower() in "aeio" else "a ") + name)
+        names.append(with_article(name))
     return " or ".join(names) or "None"
+
+
+def with_article(name: str) -> str:
+    """The name of a type in a sentence: ``an int``, ``a UUID``."""
+    return ("an " if name[:1].lower() in "aeio" else "a ") + name
 
 
 def display(annotation: Any) -> str:
@@ -163,6 +176,15 @@ def display(annotation: Any) -> str:
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
     return str(annotation).replace("typing.", "")
+
+
+def display_value(value: object) -> str:
+    """A value for messages, not too long."""
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - the user's own __repr__ may raise anything
+        shown = object.__repr__(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else shown[: _LONGEST_SHOWN - 3] + "..."
 
 
 def reason(error: ValueError) -> str:

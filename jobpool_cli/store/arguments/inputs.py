@@ -10,8 +10,6 @@ from __future__ import annotations
 import difflib
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 from jobpool_cli.errors import InputError, UsageError
 from jobpool_cli.store.arguments import textscan
 from jobpool_cli.store.arguments.jsonlines import parse_json_lines
+from jobpool_cli.store.arguments.raw import RawArguments
 
 STDIN_NAME = "<stdin>"
 
@@ -39,33 +38,6 @@ _PARQUET_MAGIC = b"PAR1"
 _GZIP_MAGIC = b"\x1f\x8b"
 # One pass of pyarrow's CSV reader; a row must fit into a block, so it grows for a file with longer ones.
 _BLOCK_SIZE = 4 << 20
-
-
-@dataclass(frozen=True)
-class RawArguments:
-    """The user's table, before its values are converted.
-
-    Attributes:
-        table: one column per argument. A column whose values no Arrow type holds exactly is JSON text or a pickle, and
-            its field's metadata says so (``arguments.ENCODING``).
-        textual: every column is text as it stood in the file; null is an empty cell without quotes.
-        source: what to call it in messages.
-    """
-
-    table: pa.Table
-    textual: bool
-    source: str
-    _locate: Callable[[Sequence[int]], list[int | None]] | None = field(default=None, repr=False, compare=False)
-
-    def lines_of(self, rows: Sequence[int]) -> list[int | None]:
-        """The lines on which rows begin, from 1; None where there are no lines (Parquet). Reads the text once more."""
-        if self._locate is None:
-            return [None] * len(rows)
-        return self._locate(rows)
-
-    def line_of(self, row: int) -> int | None:
-        """The line on which a row (from 0) begins, from 1; None for Parquet."""
-        return self.lines_of([row])[0]
 
 
 def read_arguments(source: str, *, format: str | None = None, stdin: BinaryIO | None = None) -> RawArguments:  # noqa: A002

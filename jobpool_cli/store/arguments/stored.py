@@ -1,157 +1,44 @@
-"""Reading args.parquet: a worker's rows as Python values, and plain tables for people.
+"""Reading args.parquet for people: what the tasks were given, as plain tables and as Python values.
 
-``binding`` writes the file. A column is plain Arrow where Arrow gives the Python value back exactly; otherwise its
-field's metadata says how the stored values are to be read (``ENCODING``). Light on imports: a worker needs pyarrow
-here and, only for columns of an encoding that asks for it, pydantic.
+``binding`` writes the file, and workers read it by ``rows``. A column is plain Arrow where Arrow gives the Python value
+back exactly; otherwise its field's metadata says how the stored values are to be read (``decoding.ENCODING``).
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import json
 import pickle
-import struct
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobpool_cli.errors import DamagedPoolError
-from jobpool_cli.store.arguments.signature import Parameter, Signature
-from jobpool_cli.store.values.buffers import fixed_width, null_positions
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store.arguments.decoding import (
+    CONSTANTS,
+    DECODERS,
+    DTYPE,
+    ENCODING,
+    FILE,
+    FORM,
+    NOT_GIVEN,
+    OPTIONAL,
+    PICKLE,
+    ROWS,
+    VALUES_FORM,
+    decode_column,
+    load_pickles,
+    plain_values,
+)
+from jobpool_cli.store.arguments.signature import Signature
+from jobpool_cli.store.values.buffers import fixed_width, presence, texts
 
-# Field metadata: how a stored column is read.
-ENCODING = b"jobpool.encoding"
-JSON = b"json"  # JSON text; validated against the annotation where there is one
-VALIDATE = b"validate"  # a plain value that the annotation turns into the real one (a path, an enum's value)
-TEXT = b"text"  # the text as the user wrote it; converted to the annotation as `map` did
-PICKLE = b"pickle"  # a pickle; only from the Python API or where nothing else gives the value back
-
-# Schema metadata: values that are the same for every task, as JSON {name: [encoding, stored value]}.
-CONSTANTS = b"jobpool.constants"
-# Schema metadata: the number of tasks, which Parquet forgets if there is no column.
-ROWS = b"jobpool.rows"
-
-_BUFFER_FORMATS = {
-    pa.int8(): "b",
-    pa.int16(): "h",
-    pa.int32(): "i",
-    pa.int64(): "q",
-    pa.uint8(): "B",
-    pa.uint16(): "H",
-    pa.uint32(): "I",
-    pa.uint64(): "Q",
-    pa.float32(): "f",
-    pa.float64(): "d",
-}
-_NOT_A_TIME = -(2**63)
-
-# Scattered tasks (a retry) must not make the worker hold the whole file.
-_GROUPS_KEPT = 2
-
-
-class TaskArguments:
-    """The arguments of a pool's tasks, as the worker calls the function with them.
-
-    Attributes:
-        columns: names of the arguments, in the order in which ``rows`` returns them and ``call()`` takes them.
-        positional: whether the function itself can be called with the columns' values in order.
-        n_rows: tasks in the pool.
-    """
-
-    def __init__(self, path: Path, function: Callable[..., Any], signature: Signature | None = None) -> None:
-        """Open the file; nothing but its footer is read yet.
-
-        Raises:
-            DamagedPoolError: the file is not readable.
-        """
-        self._path = path
-        self._function = function
-        self._signature = signature or Signature.of(function)
-        self._file, self._schema = _open(path)
-        metadata = self._schema.metadata or {}
-        self.n_rows = int(metadata.get(ROWS, self._file.metadata.num_rows))
-        stored = set(self._schema.names)
-        # Leading parameters first, in their order: then the function needs no adapter.
-        ordered = [each.name for each in self._signature.parameters if each.name in stored]
-        self.columns: list[str] = ordered + [name for name in self._schema.names if name not in set(ordered)]
-        self._constants = read_constants(self._schema, self._signature)
-        leading = [each.name for each in self._signature.parameters if not each.keyword_only][: len(self.columns)]
-        self.positional = leading == self.columns and not any(
-            each.positional_only and each.name in self._constants for each in self._signature.parameters
-        )
-        self._starts = [0]
-        for group in range(self._file.num_row_groups):
-            self._starts.append(self._starts[-1] + self._file.metadata.row_group(group).num_rows)
-        self._groups: dict[int, pa.Table] = {}
-
-    def call(self) -> Callable[..., Any]:
-        """A callable that takes one row's values in the order of ``columns``, constants already in place."""
-        function = self._function
-        if self.positional:
-            return functools.partial(function, **self._constants) if self._constants else function
-        names = tuple(self.columns)
-        constants = self._constants
-        before = tuple(each for each in self._signature.parameters if each.positional_only)
-        if not before:
-
-            def by_keyword(*row: object) -> Any:
-                return function(**dict(zip(names, row, strict=True)), **constants)
-
-            return by_keyword
-
-        def with_positional(*row: object) -> Any:
-            given = dict(zip(names, row, strict=True)) | constants
-            return function(*[given.pop(each.name, each.default) for each in before], **given)
-
-        return with_positional
-
-    def rows(self, ranges: Sequence[tuple[int, int]]) -> list[list[object]]:
-        """The values of the tasks in half-open ranges, in the order given: one list per column of ``columns``.
-
-        Raises:
-            DamagedPoolError: the file does not hold these rows, or not what it should.
-        """
-        pieces = [piece for low, high in ranges for piece in self._slices(low, high)] if self.columns else []
-        if not pieces:
-            return [[] for _ in self.columns]
-        # One table first: scattered tasks (a retry) may come by the thousand, and each decoding has its price.
-        table = pieces[0] if len(pieces) == 1 else pa.concat_tables(pieces).combine_chunks()
-        return [self._decode(name, table) for name in self.columns]
-
-    def _slices(self, low: int, high: int) -> list[pa.Table]:
-        """The range's rows, a table per row group that it touches."""
-        if low < 0 or high > self.n_rows or high > self._starts[-1]:
-            raise DamagedPoolError(f"{self._path} holds {self._starts[-1]} rows; rows {low} to {high} were asked for")
-        pieces = []
-        for group, start in enumerate(self._starts[:-1]):
-            end = self._starts[group + 1]
-            if start < high and low < end:
-                first = max(low, start)
-                pieces.append(self._group(group).slice(first - start, min(high, end) - first))
-        return pieces
-
-    def _group(self, group: int) -> pa.Table:
-        """One row group, kept for the next batch, which most likely lies in it too."""
-        found = self._groups.pop(group, None)
-        if found is None:
-            while len(self._groups) >= _GROUPS_KEPT:
-                del self._groups[next(iter(self._groups))]
-            try:
-                found = self._file.read_row_group(group).combine_chunks()
-            except (OSError, pa.ArrowException) as error:
-                raise DamagedPoolError(f"{self._path} cannot be read: {error}") from error
-        self._groups[group] = found
-        return found
-
-    def _decode(self, name: str, table: pa.Table) -> list[object]:
-        """The Python values of one column."""
-        return decode_column(table.column(name), table.schema.field(name), self._signature.parameter(name))
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_table(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
@@ -167,14 +54,57 @@ def read_table(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     table = read_stored(path, tasks)
     for index, field in enumerate(table.schema):
         if (field.metadata or {}).get(ENCODING) == PICKLE:
-            shown = [None if value is None else repr(value) for value in decode_column(table.column(index), field)]
-            table = table.set_column(index, field.name, pa.array(shown, pa.string()))
+            shown = [None if data is None else _shown(data) for data in plain_values(table.column(index))]
+            table = table.set_column(index, field.name, texts(shown, presence(shown)))
     return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
+
+
+def read_calls(path: Path, tasks: Sequence[int] | None = None) -> list[dict[str, object]]:
+    """What each task's call is given by name, constants aside, as Python values.
+
+    A value that its annotation made of stored text (a path, an enum's member) is that text: the code is not loaded.
+    Other pickles are loaded, so only for a pool of one's own.
+
+    Args:
+        path: the pool's args.parquet.
+        tasks: which ones, in this order; all by default.
+
+    Raises:
+        DamagedPoolError: the file cannot be read, or a value cannot be loaded.
+    """
+    return _calls(read_stored(path, tasks), tasks)
+
+
+def read_values(path: Path, tasks: Sequence[int] | None = None) -> list[object]:
+    """What each task was given, in the form in which it was: a value for the first parameter, or a dict of its row.
+
+    Args and errors are those of ``read_calls``.
+    """
+    table = read_stored(path, tasks)
+    if (table.schema.metadata or {}).get(FORM) != VALUES_FORM:
+        return list(_calls(table, tasks))
+    # One column, or none where there are no tasks.
+    return [value for field in table.schema for value in decode_column(table.column(field.name), field)]
+
+
+def arguments_frame(path: Path, tasks: Sequence[int] | None = None) -> pd.DataFrame:
+    """The arguments as a DataFrame of real values, a row per task.
+
+    A DataFrame that was given comes back as it was, but for its index; other columns have the types that pandas gives
+    such values.
+
+    Args and errors are those of ``read_calls``.
+    """
+    import pandas as pd  # noqa: PLC0415 - half a second, and nothing else here needs it
+
+    table = read_stored(path, tasks)
+    columns = {field.name: _series(table.column(field.name), field) for field in table.schema}
+    return pd.DataFrame(columns, index=pd.RangeIndex(_n_rows(table, tasks)))
 
 
 def read_stored(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     """The arguments as they are stored, encoded columns and all metadata included."""
-    file, schema = _open(path)
+    file, schema = open_arguments(path)
     try:
         table = file.read() if tasks is None else _take(file, tasks)
     except (OSError, pa.ArrowException) as error:
@@ -183,111 +113,57 @@ def read_stored(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
 
 
 def stored_constants(path: Path) -> dict[str, object]:
-    """The constants of a pool for people, from its args.parquet."""
-    return read_constants(_open(path)[1])
+    """The constants of a pool, from its args.parquet; loads pickles, so only for a pool of one's own."""
+    return read_constants(path, open_arguments(path)[1])
 
 
-def read_constants(schema: pa.Schema, signature: Signature | None = None) -> dict[str, object]:
-    """The constants of a pool as Python values; with a signature, as the annotations have them."""
-    stored = json.loads((schema.metadata or {}).get(CONSTANTS, b"{}"))
+def read_constants(path: Path, schema: pa.Schema, signature: Signature | None = None) -> dict[str, object]:
+    """The constants of a pool as Python values; with a signature, as the annotations have them.
+
+    Args:
+        path: the pool's args.parquet.
+        schema: its schema.
+        signature: what the function takes.
+
+    Raises:
+        DamagedPoolError: a constant's file is not whole.
+    """
     constants: dict[str, object] = {}
-    for name, (encoding, value) in stored.items():
+    for name, (encoding, value) in json.loads((schema.metadata or {}).get(CONSTANTS, b"{}")).items():
         if encoding == "":
             constants[name] = value
-            continue
-        raw = bytes.fromhex(value) if encoding == PICKLE.decode() else value
-        field = pa.field(name, pa.null(), metadata={ENCODING: encoding.encode()})
-        parameter = signature.parameter(name) if signature else None
-        (constants[name],) = _decoders[encoding.encode()]([raw], field, parameter)
+        elif encoding == FILE:
+            (constants[name],) = load_pickles([_read_constant(path, value["name"], value["bytes"])])
+        else:
+            raw = bytes.fromhex(value) if encoding == PICKLE.decode() else value
+            column = pa.field(name, pa.null(), metadata={ENCODING: encoding.encode()})
+            parameter = signature.parameter(name) if signature else None
+            (constants[name],) = DECODERS[encoding.encode()]([raw], column, parameter)
     return constants
 
 
-def decode_column(
-    column: pa.ChunkedArray | pa.Array, field: pa.Field, parameter: Parameter | None = None
-) -> list[object]:
-    """Python values of a stored column, as its metadata says; ``parameter`` brings the annotation."""
-    encoding = (field.metadata or {}).get(ENCODING)
-    if encoding is None:
-        return plain_values(column)
-    try:
-        decoder = _decoders[encoding]
-    except KeyError:
-        raise DamagedPoolError(
-            f"the arguments' column {field.name} is stored in a way this jobpool does not know: {encoding!r}",
-            "use the jobpool that made the pool, or a newer one",
-        ) from None
-    stored = plain_values(column)
-    present = [value for value in stored if value is not None]
-    if not present:
-        return stored
-    decoded = decoder(present, field, parameter)
-    if len(present) == len(stored):
-        return decoded
-    following = iter(decoded)
-    return [None if value is None else next(following) for value in stored]
+def open_arguments(path: Path) -> tuple[pq.ParquetFile, pa.Schema]:
+    """The file and its schema; nothing but the footer is read yet.
 
-
-def plain_values(column: pa.ChunkedArray | pa.Array) -> list[object]:
-    """Python values of an Arrow column without encoding.
-
-    ``to_pylist`` makes an Arrow scalar of every value, which is ten to fifty times slower than reading the buffer;
-    ``to_numpy`` is quick too, but imports pandas.
+    Raises:
+        DamagedPoolError: the file is not readable.
     """
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    return list(itertools.chain.from_iterable(map(_chunk_values, chunks)))
-
-
-def _chunk_values(chunk: pa.Array) -> list[object]:
-    kind = chunk.type
-    values: list[object]
-    if pa.types.is_timestamp(kind) and kind.unit == "us" and kind.tz in {None, "UTC"}:
-        values = _moments(chunk.cast(pa.int64()), "datetime64[us]")
-        if kind.tz:
-            # Arrow itself would pick pytz or zoneinfo by what happens to be installed.
-            values = [value.replace(tzinfo=UTC) if isinstance(value, datetime) else value for value in values]
-    elif pa.types.is_date32(kind):
-        values = _moments(chunk.cast(pa.int32()).cast(pa.int64()), "datetime64[D]")
-    elif pa.types.is_boolean(kind):
-        values = _numbers(chunk.cast(pa.uint8()), "?")
-    elif kind in _BUFFER_FORMATS:
-        values = _numbers(chunk, _BUFFER_FORMATS[kind])
-    else:
-        values = chunk.to_pylist()
-    return values
-
-
-def _numbers(chunk: pa.Array, form: str) -> list[object]:
-    """Numbers straight from the buffer, None where the validity bitmap says so."""
-    if chunk.null_count == len(chunk):
-        return [None] * len(chunk)
-    size = struct.calcsize(form)
-    content = memoryview(chunk.buffers()[1])[chunk.offset * size : (chunk.offset + len(chunk)) * size]
-    # One format stands for all of them: the type checker wants to see a literal.
-    values = cast("list[object]", content.cast(cast("Literal['q']", form)).tolist())
-    if chunk.null_count:
-        for position in null_positions(chunk):
-            values[position] = None
-    return values
-
-
-def _moments(chunk: pa.Array, kind: str) -> list[object]:
-    """Dates and times from their numbers; the smallest number is NumPy's NaT, which becomes None."""
-    if not len(chunk):
-        return []
-    numbers = np.frombuffer(chunk.buffers()[1], np.int64, len(chunk), chunk.offset * 8)
-    if chunk.null_count:
-        numbers = numbers.copy()
-        numbers[null_positions(chunk)] = _NOT_A_TIME
-    values: list[object] = numbers.view(kind).astype(object).tolist()
-    return values
-
-
-def _open(path: Path) -> tuple[pq.ParquetFile, pa.Schema]:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise DamagedPoolError(f"{path} cannot be read: {error}") from error
     return file, file.schema_arrow
+
+
+def _read_constant(path: Path, name: str, size: int) -> bytes:
+    file = PoolPaths(path.parent).constants / name
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DamagedPoolError(f"{file} cannot be read: {error.strerror or error}") from error
+    if len(data) != size:
+        raise DamagedPoolError(f"{file} holds {len(data):,} bytes instead of {size:,}")
+    return data
 
 
 def _take(file: pq.ParquetFile, tasks: Sequence[int]) -> pa.Table:
@@ -313,41 +189,50 @@ def _positions(rows: Sequence[int]) -> pa.Array:
     return fixed_width(np.array(rows, np.int64), pa.int64())
 
 
-def _from_json(stored: list[Any], _field: pa.Field, parameter: Parameter | None) -> list[object]:
-    text = "[" + ",".join(stored) + "]"
-    if parameter is None or not parameter.annotated:
-        plain: list[object] = json.loads(text)
-        return plain
-    from jobpool_cli.store.arguments.convert import list_adapter  # noqa: PLC0415
-
-    validated: list[object] = list_adapter(parameter.annotation).validate_json(text)
-    return validated
-
-
-def _from_value(stored: list[Any], _field: pa.Field, parameter: Parameter | None) -> list[object]:
-    if parameter is None or not parameter.annotated:
-        return stored
-    from jobpool_cli.store.arguments.convert import value_converter  # noqa: PLC0415
-
-    return list(map(value_converter(parameter.annotation), stored))
+def _calls(table: pa.Table, tasks: Sequence[int] | None) -> list[dict[str, object]]:
+    if not table.num_columns:
+        return [{} for _ in range(_n_rows(table, tasks))]
+    names = table.column_names
+    rows = zip(*(decode_column(table.column(field.name), field) for field in table.schema), strict=True)
+    calls: list[dict[str, object]] = [dict(zip(names, row, strict=True)) for row in rows]
+    if any(OPTIONAL in (field.metadata or {}) for field in table.schema):
+        return [{name: value for name, value in call.items() if value is not NOT_GIVEN} for call in calls]
+    return calls
 
 
-def _from_text(stored: list[Any], _field: pa.Field, parameter: Parameter | None) -> list[object]:
-    if parameter is None or not parameter.annotated:
-        return stored
-    from jobpool_cli.store.arguments.convert import text_converter  # noqa: PLC0415
-
-    return list(map(text_converter(parameter.annotation), stored))
-
-
-def _from_pickle(stored: list[Any], _field: pa.Field, _parameter: Parameter | None) -> list[object]:
-    # Only this module's own file is unpickled: the pool belongs to the user who runs this.
-    return [pickle.loads(each) for each in stored]  # noqa: S301
+def _n_rows(table: pa.Table, tasks: Sequence[int] | None) -> int:
+    """The number of rows, which Parquet forgets if there is no column."""
+    if table.num_columns:
+        return int(table.num_rows)
+    return int((table.schema.metadata or {}).get(ROWS, b"0")) if tasks is None else len(tasks)
 
 
-_decoders: dict[bytes, Callable[[list[Any], pa.Field, Parameter | None], list[object]]] = {
-    JSON: _from_json,
-    VALIDATE: _from_value,
-    TEXT: _from_text,
-    PICKLE: _from_pickle,
-}
+def _shown(data: object) -> str:
+    """A pickled value for people; where its class is gone, why there is none to show."""
+    try:
+        (value,) = load_pickles([data])
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - the user's own __reduce__ and __repr__ may raise anything
+        return f"<not readable here: {type(error).__name__}: {error}>"
+
+
+def _series(column: pa.ChunkedArray, field: pa.Field) -> pd.Series[Any]:
+    """One column of the arguments as pandas has it."""
+    import pandas as pd  # noqa: PLC0415 - as above
+
+    metadata = field.metadata or {}
+    dtype = pickle.loads(metadata[DTYPE]) if DTYPE in metadata else None  # noqa: S301 - from a pool of one's own
+    plain = ENCODING not in metadata
+    if plain and not column.null_count and _is_number(column.type):
+        return pd.Series(column.to_numpy(), dtype=dtype, name=field.name)
+    values = decode_column(column, field)
+    if dtype is not None and dtype != np.dtype(object):
+        return pd.Series(pd.array(values, dtype=dtype), name=field.name)
+    objects = np.empty(len(values), object)
+    objects[:] = [np.nan if value is NOT_GIVEN else value for value in values]
+    series = pd.Series(objects, name=field.name, dtype=object)
+    return series.infer_objects() if dtype is None else series
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))

@@ -13,22 +13,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobpool_cli.store.arguments.columns import BadCell, Converted, pickle_array, plain_array
+from jobpool_cli.store.arguments.columns import BAD_CELLS_KEPT, BadCell, Converted, pickle_array, plain_array
 from jobpool_cli.store.arguments.convert import (
     adapter,
     bare,
     describe,
     display,
+    display_value,
     is_optional,
     is_path,
     list_adapter,
     members,
+    only_member,
     reason,
     text_converter,
     value_converter,
 )
+from jobpool_cli.store.arguments.decoding import ENCODING, JSON, PICKLE, TEXT, VALIDATE, decode_column
 from jobpool_cli.store.arguments.signature import Parameter
-from jobpool_cli.store.arguments.stored import ENCODING, JSON, PICKLE, TEXT, VALIDATE, decode_column
 from jobpool_cli.store.arguments.textcells import convert_fast
 
 # How people write that there is nothing. Counts only where the text itself does not convert.
@@ -37,7 +39,6 @@ MARKERS = frozenset({"NA", "N/A", "NaN", "nan", "null", "None", "NULL"})
 _PLAIN = (int, float, bool, str, date, datetime)
 # What stands for a missing cell where the annotation is nothing but this type, and there is nothing to ask pydantic.
 _EMPTY = {float: math.nan, str: ""}
-_BAD_CELLS_KEPT = 5
 # pydantic describes every error of a list that it validates: by the piece, a column of nonsense stays small.
 _PIECE = 10_000
 
@@ -164,8 +165,8 @@ def _has_choices(annotation: Any) -> bool:
 
 def _plain_kind(annotation: Any) -> type | None:
     """The one plain type of an annotation, None aside; None if it is anything else."""
-    kinds = [each for each in members(annotation) if each not in {None, type(None)}]
-    return kinds[0] if len(kinds) == 1 and kinds[0] in _PLAIN else None
+    kind = only_member(annotation)
+    return kind if kind in _PLAIN else None
 
 
 def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -180,7 +181,7 @@ def _with_missing(column: pa.ChunkedArray, name: str, parameter: Parameter) -> C
     allowed, missing = missing_value(parameter, textual=False)
     if not allowed:
         rows = pc.indices_nonzero(column.is_null())
-        bad = [_missing_cell(row, parameter) for row in rows[:_BAD_CELLS_KEPT].to_pylist()]
+        bad = [_missing_cell(row, parameter) for row in rows[:BAD_CELLS_KEPT].to_pylist()]
         return Converted(field, column, bad, len(rows))
     return Converted(field, column if missing is None else pc.fill_null(column, pa.scalar(missing, column.type)))
 
@@ -215,11 +216,8 @@ def _convert_unique(column: pa.ChunkedArray, parameter: Parameter, missing: obje
 
 def _problem(value: object, parameter: Parameter, error: ValueError) -> str:
     """Why a value does not fit, for people."""
-    shown = repr(value)
-    if len(shown) > 80:  # noqa: PLR2004
-        shown = shown[:77] + "..."
     plain = _plain_kind(parameter.annotation)
-    problem = f"{shown} is not {describe(parameter.annotation)}"
+    problem = f"{display_value(value)} is not {describe(parameter.annotation)}"
     return problem if plain in {int, float, bool, str} and isinstance(value, str) else f"{problem}: {reason(error)}"
 
 
@@ -237,7 +235,7 @@ def _refused(column: pa.ChunkedArray, field: pa.Field, parameter: Parameter, fou
     """The cells that do not fit, in the order of the file."""
     rows = pc.indices_nonzero(pc.is_in(found.indices, pa.array(list(found.bad), found.indices.type)))
     bad = []
-    for row in rows[:_BAD_CELLS_KEPT].to_pylist():
+    for row in rows[:BAD_CELLS_KEPT].to_pylist():
         position = found.indices[row].as_py()
         text = found.texts[position]
         if text is None:
@@ -279,7 +277,7 @@ def _convert_values(values: list[Any], name: str, parameter: Parameter) -> Conve
         converted, refused, n_refused = _convert_piece(values[start : start + _PIECE], start, parameter)
         results += converted
         n_bad += n_refused
-        bad += refused[: _BAD_CELLS_KEPT - len(bad)]
+        bad += refused[: BAD_CELLS_KEPT - len(bad)]
     if bad:
         return Converted(pa.field(name, pa.null()), pa.chunked_array([pa.nulls(len(values))]), bad, n_bad)
     array, metadata = store_values(results, parameter.annotation)
@@ -301,7 +299,7 @@ def _convert_piece(piece: list[Any], start: int, parameter: Parameter) -> tuple[
             results.append(missing)
             if not allowed:
                 n_bad += 1
-                if len(bad) < _BAD_CELLS_KEPT:
+                if len(bad) < BAD_CELLS_KEPT:
                     bad.append(_missing_cell(row, parameter))
             continue
         try:
@@ -311,7 +309,7 @@ def _convert_piece(piece: list[Any], start: int, parameter: Parameter) -> tuple[
             # pandas writes a missing number as NaN.
             if not (allowed and isinstance(value, float) and math.isnan(value)):
                 n_bad += 1
-                if len(bad) < _BAD_CELLS_KEPT:
+                if len(bad) < BAD_CELLS_KEPT:
                     bad.append(BadCell(row, _problem(value, parameter, error)))
     return results, bad, n_bad
 

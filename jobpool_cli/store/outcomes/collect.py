@@ -6,38 +6,40 @@ values; only what was pickled is loaded as Python objects, and finds a column ag
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
 
 from jobpool_cli.errors import DamagedPoolError
-from jobpool_cli.store.outcomes.columns import Collected, Level, take, unite_levels
+from jobpool_cli.store.outcomes.columns import Collected, Level, unite_levels
+from jobpool_cli.store.outcomes.keys import TASK, key_levels
 from jobpool_cli.store.outcomes.rows import (
     TABLE_KINDS,
     TEXT_LABELS,
     Piece,
     Rows,
     describe,
+    geo_conflict,
     is_table,
     is_void,
     rows_of_objects,
     rows_of_piece,
 )
-from jobpool_cli.store.values.buffers import Numbers, fixed_width, null_positions, numbers_of, presence, texts
-from jobpool_cli.store.values.codec import PICKLE, RESULT, fit_values, spec_of
-from jobpool_cli.store.values.jsonable import json_text
+from jobpool_cli.store.values.buffers import Numbers, fixed_width, null_positions, numbers_of
+from jobpool_cli.store.values.codec import PICKLE, RESULT, fit_values, restore_values, spec_of
+from jobpool_cli.store.values.pickles import unpickled
 from jobpool_cli.store.values.tables import single
 
 __all__ = ["Collected", "assemble"]
 
-TASK = "task"
-
 # Every round finds the values of one more kind a column; beyond this many kinds they stay Python objects.
 MAX_KINDS = 32
 
-Objects = list[tuple[int, object]]
+# A task and what it returned.
+Returned = tuple[int, object]
+Objects = list[Returned]
 
 
 def assemble(
@@ -52,23 +54,33 @@ def assemble(
 
     Args:
         parts: tables with the columns ``task``, ``result`` and perhaps ``result_pickle``, rows in any order.
-        arguments: a column per argument, row i belongs to task i.
-        flatten: if all results are tables, take their rows; a result of None counts as a table without rows.
+        arguments: a column per argument, row i belongs to task i; as stored, so that the index holds objects where
+            objects were given (`jobpool_cli.store.arguments.stored.read_stored`), or as plain columns.
+        flatten: if all results are tables, take their rows; a result of None counts as a table without rows. Where
+            some are tables and others not, all stay whole, and a note names one of each.
         drop_index: index by the task's position instead of its arguments.
         leave_out_unreadable: leave results out that cannot be unpickled, and note that, instead of raising.
 
     Raises:
-        DamagedPoolError: a result cannot be unpickled.
+        DamagedPoolError: a result, or an argument, cannot be unpickled.
     """
     left_out: list[str] = []
     pieces, leftovers = _take_apart(parts, left_out.append if leave_out_unreadable else None)
     keys = arguments.select([]) if drop_index else arguments
-    if flatten and _all_tables(pieces, leftovers):
+    table, other = _first_of_each_kind(pieces, leftovers)
+    whole = ""
+    if not flatten or table is None:
+        collected = _assemble_values(pieces, leftovers, keys)
+    elif other is not None:
+        whole = f"task {table[0]} returned {describe(table[1])}, a table, but task {other[0]} {describe(other[1])}"
+        collected = _assemble_values(pieces, leftovers, keys)
+    else:
         split = [rows_of_piece(piece) for piece in pieces if piece.spec["kind"] in TABLE_KINDS]
         split += rows_of_objects((task, value) for task, value in leftovers if not is_void(value))
-        collected = _assemble_rows(split, keys)
-    else:
-        collected = _assemble_values(pieces, leftovers, keys)
+        whole = geo_conflict(split)
+        collected = _assemble_values(pieces, leftovers, keys) if whole else _assemble_rows(split, keys)
+    if whole:
+        collected.notes.insert(0, f"the results stay whole, in one column {RESULT!r}: {whole}")
     collected.notes[:0] = left_out
     return collected
 
@@ -117,7 +129,7 @@ def _unpickled(pairs: Sequence[tuple[int, bytes]], leave_out: Callable[[str], No
     found: Objects = []
     for task, data in pairs:
         try:
-            found.append((task, pickle.loads(data)))  # noqa: S301 - from a pool that the caller owns
+            found.append((task, unpickled(data)))
         except Exception as error:
             message = f"the result of task {task} cannot be unpickled: {type(error).__name__}: {error}"
             if leave_out is None:
@@ -128,19 +140,33 @@ def _unpickled(pairs: Sequence[tuple[int, bytes]], leave_out: Callable[[str], No
     return found
 
 
-def _all_tables(pieces: Sequence[Piece], leftovers: Objects) -> bool:
-    kinds = {piece.spec["kind"] for piece in pieces}
-    return (
-        (bool(kinds & TABLE_KINDS) or bool(leftovers))
-        and kinds <= TABLE_KINDS | {"none"}
-        and all(is_table(value) for _, value in leftovers)
-    )
+def _first_of_each_kind(pieces: Sequence[Piece], leftovers: Objects) -> tuple[Returned | None, Returned | None]:
+    """The first task that returned a table, and the first that returned something else than a table or None."""
+    tables: Objects = []
+    others: Objects = []
+    for piece in pieces:
+        if piece.spec["kind"] != "none":
+            (tables if piece.spec["kind"] in TABLE_KINDS else others).extend(_first_value(piece))
+    for task, value in leftovers:
+        (tables if is_table(value) else others).append((task, value))
+    return min(tables, key=itemgetter(0), default=None), min(others, key=itemgetter(0), default=None)
+
+
+def _first_value(piece: Piece) -> Objects:
+    """The value of the piece's first task that has one; none if it is nothing but None."""
+    absent = null_positions(piece.column)
+    if len(absent) == len(piece.tasks):
+        return []
+    tasks = piece.tasks.copy()
+    tasks[absent] = np.iinfo(np.int64).max
+    first = int(tasks.argmin())
+    return [(int(tasks[first]), restore_values(piece.column[first : first + 1], piece.spec)[0])]
 
 
 def _assemble_values(pieces: Sequence[Piece], leftovers: Objects, keys: pa.Table) -> Collected:
     """One column ``result``."""
     tasks = [piece.tasks for piece in pieces]
-    values = [Level(RESULT, piece.column, {"kind": "object", "of": piece.spec}) for piece in pieces]
+    values = [Level(RESULT, piece.column, {"kind": "object", "of": piece.spec, "free": True}) for piece in pieces]
     if leftovers:
         tasks.append(np.array([task for task, _ in leftovers], np.int64))
         first, value = leftovers[0]
@@ -153,7 +179,7 @@ def _assemble_values(pieces: Sequence[Piece], leftovers: Objects, keys: pa.Table
         if values
         else Level(RESULT, pa.chunked_array([pa.nulls(0)]))
     )
-    levels = _key_levels(keys, together if order is None else together[order])
+    levels = key_levels(keys, together if order is None else together[order])
     return Collected(levels, [column], len(together), TEXT_LABELS)
 
 
@@ -162,7 +188,7 @@ def _assemble_rows(split: Sequence[Rows], keys: pa.Table) -> Collected:
     tasks = np.concatenate([np.zeros(0, np.int64), *(part.tasks for part in split)])
     lengths = [len(part.tasks) for part in split]
     order = _order(tasks)
-    levels = _key_levels(keys, tasks if order is None else tasks[order])
+    levels = key_levels(keys, tasks if order is None else tasks[order])
     for number in range(max((len(part.levels) for part in split), default=0)):
         # Where tables have fewer levels than others, they have nothing in the rest.
         own = [part.levels[number] if number < len(part.levels) else None for part in split]
@@ -176,24 +202,11 @@ def _assemble_rows(split: Sequence[Rows], keys: pa.Table) -> Collected:
         unite_levels(key[0], [own.get(key) for own in columns], lengths, order)
         for key in dict.fromkeys(key for own in columns for key in own)
     ]
-    return Collected(levels, data, len(tasks), split[0].labels if split else TEXT_LABELS)
+    actives = [part.geo["active"] for part in sorted(split, key=lambda part: not len(part.tasks)) if part.geo]
+    active = next((level for level in data if actives and level.label == actives[0]), None)
+    return Collected(levels, data, len(tasks), split[0].labels if split else TEXT_LABELS, active)
 
 
 def _order(tasks: Numbers) -> Numbers | None:
     """How to sort rows by task, keeping the order within one; None if they are sorted."""
     return None if (tasks[1:] >= tasks[:-1]).all() else np.argsort(tasks, kind="stable")
-
-
-def _key_levels(keys: pa.Table, tasks: Numbers) -> list[Level]:
-    positions = tasks.astype(np.int64)
-    if not keys.num_columns:
-        return [Level(TASK, fixed_width(positions, pa.int64()))]
-    return [Level(name, take(_hashable(keys.column(name)), positions)) for name in keys.schema.names]
-
-
-def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """An index cannot hold lists and dicts: they become JSON text there."""
-    if not pa.types.is_nested(column.type):
-        return column
-    values = [None if value is None else json_text(value) for value in column.to_pylist()]
-    return pa.chunked_array([texts(values, presence(values))])

@@ -15,10 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from jobpool_cli.store.outcomes.unite import JSON_LABELS, IrreconcilableError, cast, pandas_metadata, unite_types
+from jobpool_cli.store.outcomes.geoparquet import geoparquet_metadata
+from jobpool_cli.store.outcomes.unite import (
+    IrreconcilableError,
+    cast,
+    pandas_metadata,
+    unite_types,
+)
 from jobpool_cli.store.values.buffers import Numbers, fixed_width, presence, texts
 from jobpool_cli.store.values.codec import restore_values
 from jobpool_cli.store.values.fitted import Spec
+from jobpool_cli.store.values.frames import levels_of, restore_column
+from jobpool_cli.store.values.geometry import KIND, WKB, geo_of, has_geopandas, restore_geometries
 from jobpool_cli.store.values.jsonable import json_text
 from jobpool_cli.store.values.tables import single
 
@@ -62,11 +70,17 @@ class Collected:
         text_notes: which columns `to_arrow` has as JSON text, and why.
     """
 
-    def __init__(self, levels: Sequence[Level], data: Sequence[Level], rows: int, labels: Spec) -> None:
-        """Take the levels of the index and the columns of data, and the nature of the columns' own index."""
+    def __init__(
+        self, levels: Sequence[Level], data: Sequence[Level], rows: int, labels: Spec, active: Level | None = None
+    ) -> None:
+        """Take the levels of the index and the columns of data, and the nature of the columns' own index.
+
+        With ``active``, one of the columns of data, it is the table of a GeoDataFrame with this active geometry.
+        """
         self.n_rows = rows
+        self._labels = labels
         self._entries = [*levels, *data]
-        self._levels = len(levels)
+        self._depth = len(levels)
         names, self.notes = _names(levels, data)
         self.text_notes = [
             f"column {name!r} is written as JSON text: {entry.why}"
@@ -76,9 +90,26 @@ class Collected:
         self.notes += [entry.note for entry in self._entries if entry.note]
         columns = [_stored(entry, rows) for entry in self._entries]
         # Text is filled in when somebody wants it: it takes long, and pandas does without.
-        self._table = pa.Table.from_arrays(columns, names)
+        self._table = pa.Table.from_arrays(
+            columns,
+            schema=pa.schema(
+                pa.field(name, column.type, metadata=WKB if _has_geometries(entry) else None)
+                for name, column, entry in zip(names, columns, self._entries, strict=True)
+            ),
+        )
         described = [(name, entry.label, entry.spec) for name, entry in zip(names, self._entries, strict=True)]
-        metadata = {b"pandas": pandas_metadata(self._table.schema, described, len(levels), labels)}
+        metadata: dict[bytes, bytes] = {b"pandas": pandas_metadata(self._table.schema, described, len(levels), labels)}
+        self._geo = active if _has_geometries(active) else None
+        geometries = {
+            name: entry.spec["crs"]
+            for name, entry in zip(names, self._entries, strict=True)
+            if entry.spec and _has_geometries(entry)
+        }
+        if geometries and not has_geopandas():
+            self.notes.append(f"geopandas is not installed here: column {next(iter(geometries))!r} holds WKB")
+        elif self._geo:
+            primary = names[next(number for number, entry in enumerate(self._entries) if entry is active)]
+            metadata[b"geo"] = geoparquet_metadata(primary, geometries)
         self._table = self._table.replace_schema_metadata(metadata)
         self._filled: pa.Table | None = None
 
@@ -106,36 +137,48 @@ class Collected:
         """The table as a DataFrame; the index holds the arguments, or the tasks' positions."""
         import pandas as pd  # noqa: PLC0415
 
-        frame: pd.DataFrame = self._table.to_pandas()
-        levels = [frame.index.get_level_values(number) for number in range(frame.index.nlevels)]
+        table = self._table
+        for number, entry in enumerate(self._entries):
+            if entry.objects is not None or _has_geometries(entry) or _is_object_column(entry):
+                # Replaced below: what pyarrow would make of a million structs takes long.
+                field = table.schema.field(number)
+                table = table.set_column(number, field, pa.nulls(self.n_rows, field.type))
+        frame: pd.DataFrame = table.to_pandas()
+        levels = levels_of(frame.index)
         odd = False
         for number, entry in enumerate(self._entries):
             if entry.objects is not None:
                 values = _pandas_column(entry.objects(), self.n_rows)
-            elif _rounded_by_pandas(entry):
+            elif entry.spec and _has_geometries(entry):
+                values = restore_geometries(single(entry.column), entry.spec)
+            elif _is_object_column(entry) or _rounded_by_pandas(entry):
                 values = _pandas_column(_python_values(entry, self.n_rows), self.n_rows)
             else:
                 continue
-            if number < self._levels:
+            if number < self._depth:
                 levels[number] = pd.Index(values, dtype=values.dtype, name=entry.label)
                 odd = True
             else:
                 column: Any = pd.Series(values, dtype=values.dtype).set_axis(frame.index)
-                frame.isetitem(number - self._levels, column)
+                frame.isetitem(number - self._depth, column)
         if odd:
             frame.index = levels[0] if len(levels) == 1 else pd.MultiIndex.from_arrays(levels)
-        labels = [entry.label for entry in self._entries[self._levels :]]
-        if not all(type(label) in JSON_LABELS for label in labels):
-            frame.columns = pd.Index(labels)
-        return frame
+        labels = [entry.label for entry in self._entries[self._depth :]]
+        if labels:
+            frame.columns = _column_index(labels, self._labels)
+        return frame if self._geo is None else geo_of(frame, self._geo.label)
 
 
 def unite_levels(label: object, levels: Sequence[Level | None], lengths: Sequence[int], order: Numbers | None) -> Level:
     """One column from the same column of several pieces; nulls where a piece has none."""
     present = [level for level in levels if level is not None]
-    specs = [level.spec for level in present]
-    spec = specs[0] if all(one == specs[0] for one in specs) else None
+    # What has no rows has no say.
+    specs = [level.spec for level, length in zip(levels, lengths, strict=True) if level is not None and length]
+    specs = specs or [level.spec for level in present[:1]]
+    spec = specs[0] if all(_is_alike(one, specs[0]) for one in specs) else None
     why = next((level.why for level in present if level.column is None), "")
+    if not why and spec is None and any(one and one["kind"] == KIND for one in specs):
+        why = "it holds geometries in some results and something else in others"
     column = None
     if not why:
         try:
@@ -156,6 +199,15 @@ def unite_levels(label: object, levels: Sequence[Level | None], lengths: Sequenc
     return Level(label, column, spec, note=_zones(label, present))
 
 
+def _is_alike(left: Spec | None, right: Spec | None) -> bool:
+    """Whether columns of both may be read by either; of unordered categories the order does not count, as in pandas."""
+    if left == right:
+        return True
+    if not left or not right or any(spec["kind"] != "category" or spec["ordered"] for spec in (left, right)):
+        return False
+    return left["dtype"] == right["dtype"] and set(left["categories"]) == set(right["categories"])
+
+
 def _zones(label: object, levels: Sequence[Level]) -> str:
     zones = {
         level.column.type.tz for level in levels if level.column is not None and pt.is_timestamp(level.column.type)
@@ -165,11 +217,21 @@ def _zones(label: object, levels: Sequence[Level]) -> str:
     return f"column {label!r} has times of different zones ({', '.join(sorted(map(str, zones)))}): all are given in UTC"
 
 
+def _has_geometries(level: Level | None) -> bool:
+    """Whether the column holds geometries in WKB."""
+    return level is not None and level.column is not None and bool(level.spec) and level.spec["kind"] == KIND  # type: ignore[index]
+
+
 def _has_objects(level: Level) -> bool:
     """Whether pandas' own conversion would change the values (lists into arrays)."""
     if level.objects is not None:
         return True
     return bool(level.spec) and level.spec["kind"] == "object" and pt.is_nested(level.column.type)  # type: ignore[index, union-attr]
+
+
+def _is_object_column(level: Level) -> bool:
+    """Whether this is a column of dtype object; the results' own column has no dtype, and pandas finds one for it."""
+    return level.column is not None and bool(level.spec) and level.spec["kind"] == "object" and "free" not in level.spec  # type: ignore[index, operator]
 
 
 def _rounded_by_pandas(level: Level) -> bool:
@@ -210,10 +272,8 @@ def _python_values(level: Level | None, length: int) -> list[Any]:
     kind = level.spec["kind"] if level.spec else ""
     if level.spec and kind == "object":
         return restore_values(column, level.spec["of"])
-    if level.spec and kind in ("pandas", "category"):
+    if level.spec and kind in ("pandas", "category", KIND):
         import pandas as pd  # noqa: PLC0415
-
-        from jobpool_cli.store.values.frames import restore_column  # noqa: PLC0415
 
         return list(pd.Series(restore_column(column, level.spec, restore_values)).astype(object))
     values: list[Any] = column.to_pylist()
@@ -222,6 +282,24 @@ def _python_values(level: Level | None, length: int) -> list[Any]:
 
 def _pandas_column(values: Any, rows: int) -> Any:
     return np.fromiter(values, np.dtype(object), rows) if isinstance(values, list) else values
+
+
+def _column_index(labels: list[Any], nature: Spec) -> pd.Index[Any]:
+    """Labels of any kind as the columns' index; tuples of one length make levels, as in pandas."""
+    import pandas as pd  # noqa: PLC0415
+
+    names = nature.get("names", [nature["name"]])
+    index: pd.Index[Any]
+    if len(names) == 1 and nature["dtype"] == "object":
+        index = pd.Index(labels, dtype=object, tupleize_cols=False)
+    else:
+        try:
+            index = pd.Index(labels)
+        except UnicodeEncodeError:  # a lone surrogate among the labels, which pandas' own strings cannot hold
+            index = pd.Index(labels, dtype=object)
+    if len(names) == index.nlevels:
+        index.names = list(names)
+    return index
 
 
 def _json_column(values: list[Any]) -> pa.Array:
@@ -244,6 +322,8 @@ def _stored(level: Level, rows: int) -> pa.Array | pa.ChunkedArray:
         pa.DictionaryArray.from_arrays(chunk, stored, ordered=level.spec["ordered"])
         for chunk in (codes.chunks if isinstance(codes, pa.ChunkedArray) else [codes])
     ]
+    if not chunks:  # without a chunk, no categories
+        chunks.append(pa.DictionaryArray.from_arrays(pa.nulls(0, pa.int32()), stored, ordered=level.spec["ordered"]))
     return pa.chunked_array(chunks, pa.dictionary(pa.int32(), kind, level.spec["ordered"]))
 
 

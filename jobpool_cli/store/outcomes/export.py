@@ -19,6 +19,7 @@ import pyarrow.types as pt
 from jobpool_cli.errors import MachineError, UsageError
 from jobpool_cli.layout import TEMPORARY_PREFIX
 from jobpool_cli.store.values.buffers import presence, texts
+from jobpool_cli.store.values.geometry import WKB, wkt_texts
 from jobpool_cli.store.values.jsonable import json_text, jsonable
 
 FORMATS = {
@@ -156,10 +157,21 @@ def _write_csv(table: pa.Table, sink: BinaryIO, delimiter: str) -> None:
 
 def plain_texts(table: pa.Table) -> pa.Table:
     """The table with what is text among its JSON text as that text, without quotes: for CSV, and for people."""
+    table = _with_wkt(table)
     for number, field in enumerate(table.schema):
         if _is_json(field):
             chunks = [_texts_of_json(chunk) for chunk in table.column(number).chunks]
             table = table.set_column(number, pa.field(field.name, field.type), pa.chunked_array(chunks, field.type))
+    return table
+
+
+def _with_wkt(table: pa.Table) -> pa.Table:
+    """The table with its geometries as text, where there is shapely to write it."""
+    for number, field in enumerate(table.schema):
+        if field.metadata == WKB:
+            column = wkt_texts(table.column(number))
+            if column is not None:
+                table = table.set_column(number, field.name, column)
     return table
 
 
@@ -204,6 +216,7 @@ def json_lines(table: pa.Table) -> Iterator[str]:
     """Yield the table as JSON Lines, many at a time."""
     names = [json_text(name).replace("%", "%%") for name in table.schema.names]
     line = "{" + ", ".join(f"{name}: %s" for name in names) + "}\n"
+    table = _with_wkt(table)
     for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
         columns = [
             ["null" if cell is None else cell for cell in column.to_pylist()]

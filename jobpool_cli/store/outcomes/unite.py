@@ -142,6 +142,13 @@ def _as_floats(column: pa.Array, target: pa.DataType) -> pa.Array:
 JSON_LABELS = (str, int, type(None))
 
 
+def json_label(label: object) -> object:
+    """A column's name as the metadata has it: as text where JSON, or UTF-8, has no place for it."""
+    if type(label) not in JSON_LABELS:
+        label = str(label)
+    return label.encode(errors="backslashreplace").decode() if isinstance(label, str) else label
+
+
 def pandas_metadata(
     schema: pa.Schema, entries: Sequence[tuple[str, Any, Spec | None]], levels: int, labels: Spec
 ) -> bytes:
@@ -153,7 +160,7 @@ def pandas_metadata(
         levels: how many of the first columns are the index.
         labels: dtype and name of the columns' own index.
     """
-    entries = [(name, label if type(label) in JSON_LABELS else str(label), spec) for name, label, spec in entries]
+    entries = [(name, json_label(label), spec) for name, label, spec in entries]
     columns = [
         {
             "name": label,

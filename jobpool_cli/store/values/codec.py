@@ -8,7 +8,6 @@ tuple never a list, NaN never None. Subclasses (named tuples, enums) are pickled
 from __future__ import annotations
 
 import json
-import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from jobpool_cli.store.values.buffers import binaries, presence
 from jobpool_cli.store.values.containers import fit_dicts, fit_lists, restore_dicts, restore_lists, restore_maps
 from jobpool_cli.store.values.fitted import Fitted, Spec, nothing_fits, without
 from jobpool_cli.store.values.frames import fit_frames, fit_timestamps, restore_frames, restore_timestamps
-from jobpool_cli.store.values.pickles import pickled
+from jobpool_cli.store.values.pickles import pickled, unpickled
 from jobpool_cli.store.values.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls, restore_scalars
 from jobpool_cli.store.values.tables import fit_tables, restore_tables
 
@@ -32,8 +31,10 @@ KIND_KEY = b"jobpool.kind"
 
 NoneType = type(None)
 
-# (top-level package, name of the type) -> kind; subclasses elsewhere (GeoDataFrame) are pickled.
+# (top-level package, name of the type) -> kind; subclasses elsewhere are pickled.
 FOREIGN = {
+    ("geopandas", "GeoDataFrame"): "dataframe",
+    ("geopandas", "GeoSeries"): "series",
     ("numpy", "ndarray"): "array",
     ("pandas", "DataFrame"): "dataframe",
     ("pandas", "Series"): "series",
@@ -113,7 +114,7 @@ def decode(
         if data is None:
             continue
         try:
-            values[position] = pickle.loads(data)  # noqa: S301 - from a pool that the caller owns
+            values[position] = unpickled(data)
         except Exception as error:  # any class may raise anything when it is restored
             if on_error is None:
                 raise DamagedPoolError(
@@ -167,10 +168,13 @@ def _fit_kind(values: list[Any], kind: type, depth: int) -> Fitted:
     if kind is dict:
         return fit_dicts(values, depth, fit_values)
     name = _foreign_kind(kind)
-    if name in ("dataframe", "series"):
-        return fit_frames(values, depth, fit_values, name)
     fit = FOREIGN_FITS.get(name or "")
-    return nothing_fits(values) if fit is None else fit(values, depth)
+    if fit is None:
+        return nothing_fits(values)
+    try:
+        return fit(values, depth)
+    except Exception:  # noqa: BLE001 - newer types of other libraries (128-bit integers): theirs to raise, ours to pickle
+        return nothing_fits(values)
 
 
 def _foreign_kind(kind: type) -> str | None:
@@ -196,7 +200,9 @@ def restore_values(array: pa.Array, spec: Spec) -> list[Any]:
 FOREIGN_FITS: dict[str, Callable[[list[Any], int], Fitted]] = {
     "numpy": lambda values, _: fit_numpy_scalars(values),
     "array": lambda values, _: fit_arrays(values),
+    "dataframe": lambda values, depth: fit_frames(values, depth, fit_values, "dataframe"),
     "polars": lambda values, depth: fit_tables(values, depth, "polars"),
+    "series": lambda values, depth: fit_frames(values, depth, fit_values, "series"),
     "table": lambda values, depth: fit_tables(values, depth, "table"),
     "timedelta_ns": lambda values, _: fit_timestamps(values, "timedelta_ns"),
     "timestamp": lambda values, _: fit_timestamps(values, "timestamp"),

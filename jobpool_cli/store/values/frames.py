@@ -28,6 +28,17 @@ from jobpool_cli.store.values.buffers import (
     texts,
 )
 from jobpool_cli.store.values.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls, without
+from jobpool_cli.store.values.geometry import (
+    KIND,
+    active_geometry,
+    fit_geometries,
+    geo_layout,
+    geo_of,
+    is_geo,
+    is_geometry,
+    restore_geometries,
+    without_geo,
+)
 from jobpool_cli.store.values.scalars import arrow_zone, zone_name, zone_of
 from jobpool_cli.store.values.tables import is_storable, rows_of, single
 
@@ -78,19 +89,28 @@ def _fit_some(values: list[Any], depth: int, fit: Fit, kind: str) -> Fitted:
 
 def _layout(value: Any) -> tuple[object, ...] | None:
     """What frames must agree in to share a column; None if no column will do."""
-    if value.attrs or not value.flags.allows_duplicate_labels:
+    dtypes = (value.dtype,) if value.ndim == 1 else _dtypes(value)
+    geo = geo_layout(value, dtypes)
+    if geo is None or value.attrs or not value.flags.allows_duplicate_labels:
         return None
     index = value.index
     if index.nlevels > 1:
-        nature: tuple[object, ...] = (*index.dtypes.tolist(), *index.names)
+        nature: tuple[object, ...] = (*map(exact_dtype, index.dtypes.tolist()), *index.names)
     else:
-        nature = (index.dtype, index.name, getattr(index, "freq", None))
+        nature = (exact_dtype(index.dtype), index.name, getattr(index, "freq", None))
     if value.ndim == 1:
-        return (value.name, type(value.name), value.dtype, *nature)
+        return (value.name, type(value.name), exact_dtype(value.dtype), *nature, *geo)
     columns = value.columns
     # 1 == True == 1.0: where any object may be a name, its type counts too.
     types = tuple(map(type, columns)) if columns.dtype == np.dtype(object) else ()
-    return (columns.dtype, columns.names, tuple(columns), types, _dtypes(value), *nature)
+    return (columns.dtype, columns.names, tuple(columns), types, tuple(map(exact_dtype, dtypes)), *nature, *geo)
+
+
+def exact_dtype(dtype: Any) -> object:
+    """What two dtypes are equal in only if they are the same: pandas overlooks the order of unordered categories."""
+    if type(dtype).__name__ != "CategoricalDtype":
+        return dtype
+    return (dtype, dtype.categories.dtype, tuple(dtype.categories))
 
 
 def _dtypes(frame: pd.DataFrame) -> tuple[object, ...]:
@@ -106,6 +126,9 @@ def _fit_alike(values: list[Any], fit: Fit, kind: str) -> Fitted:
 
     present = [value for value in values if value is not None]
     lengths = lengths_of(filled(values, ()), len(values))
+    geo = {"active": _json_name(active_geometry(present[0]))} if is_geo(present[0]) else None
+    if geo:
+        present = list(map(without_geo, present))
     counted = all(_is_count(value.index) for value in present)
     joined = present[0] if len(present) == 1 else pd.concat(present, ignore_index=counted)
     names = [joined.name] if kind == "series" else list(joined.columns)
@@ -113,10 +136,9 @@ def _fit_alike(values: list[Any], fit: Fit, kind: str) -> Fitted:
     columns: list[Fitted] = []
     levels: list[Spec] = []
     if not counted:
-        index = joined.index
-        for number, name in enumerate(index.names):
-            columns.append(fit_column(index.get_level_values(number).to_series(), fit))
-            levels.append({"name": _json_name(name)})
+        for level in joined_levels(present, joined):
+            columns.append(fit_column(pd.Series(level, dtype=level.dtype), fit))
+            levels.append({"name": _json_name(level.name)})
         freq = getattr(present[0].index, "freqstr", None)
         if freq:
             levels[0]["freq"] = freq
@@ -138,11 +160,31 @@ def _fit_alike(values: list[Any], fit: Fit, kind: str) -> Fitted:
         "index": levels,
         "of": [column.spec for column in columns],
     }
+    if geo:
+        spec["geo"] = geo
     if kind == "dataframe":
         spec["labels"] = {"dtype": str(joined.columns.dtype), "name": _json_name(joined.columns.name)}
         if not joined.columns.equals(_labels_of(spec)) or joined.columns.dtype != _labels_of(spec).dtype:
             raise UnfitError
     return Fitted(array, spec)
+
+
+def levels_of(index: Any) -> list[Any]:
+    """The levels of an index by position, each with its name: where a level is called 0, pandas would look for that."""
+    bare = index.set_names([None] * index.nlevels)
+    return [bare.get_level_values(number).rename(name) for number, name in enumerate(index.names)]
+
+
+def joined_levels(frames: list[Any], joined: Any) -> list[Any]:
+    """The levels of what ``concat`` made of these frames, with their dtype: it makes strings of objects that are."""
+    import pandas as pd  # noqa: PLC0415
+
+    levels = levels_of(joined.index)
+    for number, own in enumerate(levels_of(frames[0].index)):
+        if own.dtype != levels[number].dtype:
+            parts = [levels_of(frame.index)[number].to_numpy(dtype=object) for frame in frames]
+            levels[number] = pd.Index(np.concatenate(parts), dtype=own.dtype, name=own.name)
+    return levels
 
 
 def _is_count(index: Any) -> bool:
@@ -177,6 +219,8 @@ def fit_column(series: pd.Series[Any], fit: Fit) -> Fitted:
         return Fitted(column.array, {"kind": "object", "of": column.spec}, column.misfits)
     if isinstance(dtype, pd.CategoricalDtype):
         return _fit_categories(series)
+    if is_geometry(dtype):
+        return fit_geometries(series)
     spec: Spec = {"kind": "pandas", "dtype": _dtype_name(dtype)}
     array = single(pa.Array.from_pandas(series))
     if not is_storable(array.type) or not survives_parquet(array):
@@ -225,6 +269,8 @@ def restore_column(array: pa.Array, spec: Spec, restore: Restore) -> Any:
 
     if spec["kind"] == "object":
         return np.fromiter(restore(array, spec["of"]), np.dtype(object), len(array))
+    if spec["kind"] == KIND:
+        return restore_geometries(array, spec)
     if spec["kind"] == "category":
         categories = pd.Index(spec["categories"], dtype=spec["dtype"])
         dtype: Any = pd.CategoricalDtype(categories, ordered=spec["ordered"])
@@ -246,7 +292,8 @@ def restore_frames(array: pa.Array, spec: Spec, restore: Restore) -> list[Any]:
     names = [level["name"] for level in levels]
     index: Any = None
     if len(levels) > 1:
-        index = pd.MultiIndex.from_arrays(columns[: len(levels)], names=names)
+        own = [pd.Index(column, dtype=column.dtype) for column in columns[: len(levels)]]
+        index = pd.MultiIndex.from_arrays(own, names=names)
     elif levels:
         index = pd.Index(columns[0], name=names[0], dtype=columns[0].dtype)
     body = columns[len(levels) :]
@@ -254,8 +301,12 @@ def restore_frames(array: pa.Array, spec: Spec, restore: Restore) -> list[Any]:
     if spec["kind"] == "series":
         joined = pd.Series(body[0], index=index, name=spec["columns"][0], dtype=body[0].dtype)
     else:
-        joined = pd.DataFrame(dict(enumerate(body)), index=index)
+        # As Series: in bare arrays of objects pandas would look for strings and times, and change the dtype.
+        typed = {number: pd.Series(column, index=index, dtype=column.dtype) for number, column in enumerate(body)}
+        joined = pd.DataFrame(typed, index=index)
         joined.columns = _labels_of(spec)
+    if "geo" in spec:
+        joined = geo_of(joined, spec["geo"]["active"])
     frames: list[Any] = []
     absent = set(null_positions(array))
     for position, (start, end) in enumerate(zip(*bounds(array), strict=True)):

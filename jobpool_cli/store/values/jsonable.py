@@ -35,8 +35,8 @@ def jsonable(value: object) -> object:
     """Return what JSON can say about a value.
 
     Text, numbers, truth values, lists and dicts as they are; NaN and what is missing as null; times in ISO 8601,
-    durations in seconds, bytes in base64; tables as lists of records; what JSON has no form for as its ``repr``.
-    Where keys or column names would collide, a dict is a list of pairs, and a table has its columns apart.
+    durations in seconds; bytes in base64; tables as lists of records; geometries as WKT; what JSON has no form for as
+    its ``repr``. Where keys or column names collide, a dict is a list of pairs, and a table has its columns apart.
     """
     return _jsonable(value, ())
 
@@ -134,9 +134,11 @@ def _foreign(value: Any, above: tuple[int, ...]) -> object:  # noqa: PLR0911 - a
         return TOO_DEEP
     if type(value).__name__ in _NO_MOMENTS:
         return None
+    if library == "shapely" and hasattr(value, "wkt"):
+        return value.wkt
     if library == "numpy" and hasattr(value, "dtype"):
         return _jsonable(_numpy_plain(value), above)
-    if library == "pandas" and hasattr(value, "index") and hasattr(value, "items"):
+    if library in {"geopandas", "pandas"} and hasattr(value, "index") and hasattr(value, "items"):
         return _frame(value, above) if value.ndim > 1 else _series(value, above)
     if library == "pyarrow" and hasattr(value, "column_names"):
         return _records(value.column_names, [column.to_pylist() for column in value.columns], above)

@@ -1,17 +1,56 @@
-"""Pickles that another process can load: what the user's own file defines travels by value, all else by reference."""
+"""Pickles that another process can load: a class of the user's is the reader's own where it has it, else a copy.
+
+A worker's module ``job`` may be importable where its results are read, or be loaded there under another name
+(``__main__``), or be out of reach. So the pickle names the class and the file that defines it, and brings a copy along.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import os
 import pickle
 import sys
+from collections.abc import Iterator, Mapping
+from types import FunctionType
+from typing import Any
 
-_users_modules: set[str] = set()
+from jobpool_cli.store import origins
+from jobpool_cli.store.reentry import importing_now
+
+_COPIES_KEPT = 256
+
+_declared: set[str] = set()
+_main: tuple[str, Mapping[str, object]] | None = None
 
 
 def travels_by_value(module: str) -> None:
-    """Declare a module that readers cannot import: the UDF's file, or a sibling of it."""
-    _users_modules.add(module)
+    """Declare a module to be the user's, wherever its file lies: the UDF's file, or a sibling of it."""
+    _declared.add(module)
+    _users_names.cache_clear()
+
+
+def runs_as_main(main: tuple[str, Mapping[str, object]] | None) -> tuple[str, Mapping[str, object]] | None:
+    """Declare what ``__main__`` is to the code that runs here, and return what was declared before.
+
+    Args:
+        main: the script that submitted the pool (empty if it was a notebook or a prompt), and what is known of its
+            names; None where the code is this process's own.
+    """
+    global _main
+    before, _main = _main, main
+    return before
+
+
+def main_file() -> str:
+    """Return the script that this process runs, or whose code it runs; empty in a notebook or at a prompt."""
+    return _main_scope()[0]
+
+
+def runs_others_code() -> bool:
+    """Whether this is a worker of a pool whose functions are from a ``__main__`` that is not its own."""
+    return _main is not None
 
 
 def pickled(value: object) -> bytes:
@@ -23,19 +62,129 @@ def pickled(value: object) -> bytes:
     try:
         data = pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - lambdas, local classes: cloudpickle knows how
-        return _cloudpickled(value)
-    if b"__main__" in data or any(name.encode() in data for name in _users_modules):
-        return _cloudpickled(value)
+        return _carefully_pickled(value)
+    for name in _users_names(len(sys.modules)):
+        if name in data:
+            return _carefully_pickled(value)
     return data
 
 
-def _cloudpickled(value: object) -> bytes:
-    import cloudpickle  # noqa: PLC0415 - rarely needed, 20 ms
+def unpickled(data: bytes | memoryview) -> Any:
+    """Return the value of a pickle, which must be from a pool of one's own: loading it may run any code.
 
-    modules = [sys.modules[name] for name in _users_modules if name in sys.modules]
-    with contextlib.ExitStack() as undo:
-        for module in modules:
-            cloudpickle.register_pickle_by_value(module)
-            undo.callback(cloudpickle.unregister_pickle_by_value, module)
-        data: bytes = cloudpickle.dumps(value, protocol=5)
-    return data
+    Raises:
+        Exception: whatever the value's own unpickling raises; ImportError where a class is out of reach.
+    """
+    return pickle.loads(data)  # noqa: S301 - the callers see to it that the pool is the user's
+
+
+def is_users_name(module: str) -> bool:
+    """Whether a module that is loaded is the user's."""
+    return module.partition(".")[0].encode() in _users_names(len(sys.modules))
+
+
+def users_packages() -> list[str]:
+    """Return the top-level names of the user's modules that are loaded."""
+    return [name.decode() for name in _users_names(len(sys.modules)) if name != b"__main__"]
+
+
+def reachable(scope: object, qualname: str) -> object:
+    """Return what a qualified name leads to in a module, or in a mapping of its names; None if it leads nowhere."""
+    first, *others = qualname.split(".")
+    found = scope.get(first) if isinstance(scope, Mapping) else getattr(scope, first, None)
+    for name in others:
+        found = getattr(found, name, None)
+    return found
+
+
+def own_or_copy(module: str, qualname: str, file: str, copy: bytes) -> object:
+    """Return the class or function of that name in that file; pickles call this by its name.
+
+    Args:
+        module: what the file was called where the pickle was made.
+        qualname: the name in it.
+        file: absolute path; empty for ``__main__`` in a notebook.
+        copy: a pickle of the class by value, empty if it has none.
+
+    Raises:
+        ImportError: it is out of reach, and there is no copy.
+    """
+    for scope in _scopes(module, file):
+        found = reachable(scope, qualname)
+        if isinstance(found, type | FunctionType):
+            return found
+    if copy:
+        return _loaded(copy)
+    raise ImportError(f"{qualname} of {file or module} is not to be had here", name=module, path=file)
+
+
+@functools.lru_cache(1)
+def _users_names(_loaded_modules: int) -> tuple[bytes, ...]:
+    """Top-level names of the user's modules; asked anew whenever there are more modules."""
+    found = {"__main__"}
+    for name, module in list(sys.modules.items()):
+        if name in _declared or origins.is_users(name, module):
+            found.add(name.partition(".")[0])
+    return tuple(name.encode() for name in sorted(found))
+
+
+def _main_scope() -> tuple[str, object]:
+    if _main is not None:
+        return _main
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    return os.path.abspath(file) if isinstance(file, str) else "", main
+
+
+def _scopes(module: str, file: str) -> Iterator[object]:
+    """Yield where this process has the names of a file, if it does."""
+    loaded = sys.modules.get(module) if module != "__main__" else None
+    if loaded is not None and _is_of_file(loaded, file):
+        yield loaded
+    here, scope = _main_scope()
+    if origins.same_file(file, here) if file else module == "__main__" and not here:
+        yield scope
+    if not file:
+        return
+    name = _loaded_from(file, len(sys.modules))
+    if name is not None and name in sys.modules:
+        yield sys.modules[name]
+    elif loaded is None and module != "__main__" and _is_importable(module, file, tuple(sys.path)):
+        with contextlib.suppress(Exception, SystemExit), importing_now(file), contextlib.redirect_stdout(sys.stderr):
+            yield importlib.import_module(module)
+
+
+def _is_of_file(module: object, file: str) -> bool:
+    own = getattr(module, "__file__", None)
+    return isinstance(own, str) and origins.same_file(own, file)
+
+
+@functools.lru_cache(_COPIES_KEPT)
+def _loaded_from(file: str, _loaded_modules: int) -> str | None:
+    """Under which name, other than ``__main__``, a file is loaded here."""
+    return next(
+        (
+            name
+            for name, module in list(sys.modules.items())
+            if name != "__main__" and getattr(module, "__file__", None) == file
+        ),
+        None,
+    )
+
+
+@functools.lru_cache(_COPIES_KEPT)
+def _is_importable(module: str, file: str, _path: tuple[str, ...]) -> bool:
+    found = origins.source_of(module)
+    return found is not None and origins.same_file(str(found.file), file)
+
+
+# One class for all values of it, and the price paid once.
+@functools.lru_cache(_COPIES_KEPT)
+def _loaded(copy: bytes) -> object:
+    return pickle.loads(copy)  # noqa: S301 - part of a pickle that is being loaded
+
+
+def _carefully_pickled(value: object) -> bytes:
+    from jobpool_cli.store.values.careful import carefully_pickled  # noqa: PLC0415 - cloudpickle: rarely needed, 20 ms
+
+    return carefully_pickled(value)

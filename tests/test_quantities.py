@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobpool_cli.cli.options import seconds, size
 from jobpool_cli.errors import UsageError
+from jobpool_cli.quantities import seconds, size
 
 
 @pytest.mark.parametrize(

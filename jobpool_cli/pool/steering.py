@@ -1,33 +1,23 @@
-"""The front door: a pool on disk, and one method for each thing that a user can do with it.
+"""What one can do to a pool: wait for it, pause and resume it, cancel, retry, shut down, delete.
 
-Heavy libraries are imported by the methods that need them; asking how a pool is doing needs none.
+Whatever waits is written in steps (``twins``), so that the plain method and its coroutine are one piece of code. A
+request is a small file that the supervisor finds; its answer is in the state database.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from jobpool_cli.errors import (
-    ConflictError,
-    JobPoolError,
-    MachineError,
-    TasksFailedError,
-    WaitTimeoutError,
-)
-from jobpool_cli.finding import LAST, by_age, find
-from jobpool_cli.layout import PoolPaths, home_folder, pools_folder
-from jobpool_cli.model import PoolOptions, PoolState, PoolStatus, TaskState
+from jobpool_cli.errors import ConflictError, JobPoolError, MachineError, WaitTimeoutError
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.model import PoolState, PoolStatus
+from jobpool_cli.pool.view import PoolView
 from jobpool_cli.store.state.look import SHUTTING_DOWN
 from jobpool_cli.store.state.reader import StateReader
-from jobpool_cli.view import PoolView
-
-if TYPE_CHECKING:
-    from jobpool_cli.store.outcomes.collect import Collected
-    from jobpool_cli.submit import Submission
-    from jobpool_cli.supervisor.launch import Standby
+from jobpool_cli.twins import Steps, both, twin
 
 # Waiting looks often at first, for pools that end at once, and then at a human pace.
 FIRST_LOOK_SECONDS = 0.01
@@ -38,126 +28,17 @@ LATE_BY = 0.01
 ANSWER_SECONDS = 30.0
 
 
-class JobPool(PoolView):
-    """One pool.
+class PoolSteering(PoolView):
+    """One pool, and what acts on it."""
 
-    Example:
-        >>> pool = JobPool.open("last")  # doctest: +SKIP
-        >>> pool.snapshot().state  # doctest: +SKIP
-        <PoolState.DONE: 'done'>
-    """
-
-    # --- finding pools
-
-    @classmethod
-    def open(cls, name: str = LAST, *, home: str | None = None) -> JobPool:
-        """Open a pool by its name; ``last`` is the newest.
-
-        Raises:
-            NoSuchPoolError: there is none; names the nearest.
-            DamagedPoolError: it is there, and unreadable.
-        """
-        return cls(find(name, home_folder(home)))
-
-    @classmethod
-    def list(cls, *, home: str | None = None) -> list[str]:
-        """Return the names of all pools, oldest first."""
-        return [root.name for root in by_age(home_folder(home))]
-
-    # --- making and deleting pools
-
-    @staticmethod
-    def check(
-        udf: str,
-        source: str,
-        *,
-        constants: Mapping[str, str] | None = None,
-        options: PoolOptions | None = None,
-        input_format: str | None = None,
-        stdin: BinaryIO | None = None,
-    ) -> Submission:
-        """Check a UDF and its arguments without changing anything.
-
-        Args:
-            udf: ``file.py`` or ``file.py:name``.
-            source: a file of arguments, or ``-`` for ``stdin``.
-            constants: arguments that are the same for every task.
-            options: how the pool shall run.
-            input_format: of the source, where neither its name nor its content tells.
-            stdin: read for ``-``.
-
-        Raises:
-            InputError: says what does not fit, where, and what to do.
-        """
-        from jobpool_cli.submit import check  # noqa: PLC0415 - pyarrow and pydantic, only for this
-
-        return check(
-            udf,
-            source,
-            constants=constants or {},
-            options=options or PoolOptions(),
-            input_format=input_format,
-            stdin=stdin,
-        )
-
-    @staticmethod
-    def stand_by(options: PoolOptions) -> Standby:
-        """Start supervisor and workers ahead of a pool that is checked and submitted in the ``with`` block of it."""
-        from jobpool_cli.supervisor.launch import Standby  # noqa: PLC0415 - `status` starts nothing
-
-        return Standby(options.processes)
-
-    @classmethod
-    def submit(
-        cls,
-        submission: Submission,
-        *,
-        name: str | None = None,
-        home: str | None = None,
-        standby: Standby | None = None,
-    ) -> JobPool:
-        """Make a pool of what was checked, and start it.
-
-        Args:
-            submission: from ``check``.
-            name: the pool's name; by default the function's name with a number.
-            home: where pools are kept.
-            standby: from ``stand_by``.
-
-        Raises:
-            ConflictError: there is a pool of that name.
-            InputError: the UDF does not load in a worker; no pool is left.
-            MachineError: the disk or the machine refuses.
-        """
-        from jobpool_cli.submit import submit  # noqa: PLC0415
-
-        return cls(submit(submission, home_folder(home), name, standby=standby).root)
-
-    @staticmethod
-    def remove_remains(name: str, *, home: str | None = None, force: bool = False) -> bool:
-        """Delete a pool that cannot be opened, or that a killed `rm` left half deleted; False if there is none.
-
-        Raises:
-            ConflictError: it is being worked on, and ``force`` is not given.
-        """
-        from jobpool_cli.submit import finish_removal, remove  # noqa: PLC0415
-
-        pools = pools_folder(home_folder(home))
-        if not (pools / name).exists():
-            return finish_removal(pools, name)
-        remove(pools / name, force=force)
-        return True
-
-    # --- waiting
-
-    def wait(
+    def _follow(
         self,
         timeout: float | None = None,
         *,
         on_look: Callable[[PoolStatus], None] | None = None,
         look_every: float = SLOWEST_LOOK_SECONDS,
-    ) -> PoolStatus:
-        """Wait until all tasks are finished and every result is in ``results/``.
+    ) -> Steps[PoolStatus]:
+        """Look at the pool again and again until all tasks are finished and every result is in ``results/``.
 
         Args:
             timeout: seconds.
@@ -190,12 +71,18 @@ class JobPool(PoolView):
                     "it goes on; wait again, or see: jobpool status " + self.name,
                 )
             now = time.monotonic()
-            pause = _pause(now - began, status, look_every)
-            time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - now)))
+            pause = _until_next_look(now - began, status, look_every)
+            yield pause if deadline is None else min(pause, max(0.0, deadline - now))
 
-    # --- acting on it
+    follow, follow_async = both(_follow)
 
-    def cancel(self, *, running: bool = False, wait: bool = False, timeout: float | None = None) -> dict[str, Any]:
+    def _cancel(
+        self,
+        wait: bool = False,
+        *,
+        running: bool = False,
+        timeout: float | None = None,
+    ) -> Steps[dict[str, Any]]:
         """Cancel what is pending; what ended stays readable.
 
         Args:
@@ -208,39 +95,60 @@ class JobPool(PoolView):
 
         Raises:
             WaitTimeoutError: the time is over; the request stands.
+
+        Example:
+            >>> pool.cancel()
+            {'cancelled': 0, 'running': 0}
         """
         if self.snapshot().state is PoolState.DONE:
             return {"cancelled": 0, "running": 0}
         deadline = None if timeout is None else time.monotonic() + timeout
-        answer = self._ask("cancel", {"running": running}, timeout)
+        answer = yield from self._ask("cancel", {"running": running}, timeout)
         if wait:
-            self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            yield from self._follow(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return answer
 
-    def pause(self) -> dict[str, Any]:
+    cancel, cancel_async = both(_cancel)
+
+    def _pause(self) -> Steps[dict[str, Any]]:
         """Hand out no further task; running ones end. Returns under ``running`` how many those are.
 
         Raises:
             ConflictError: the pool is done or interrupted.
+
+        Example:
+            >>> naps = nap.map([0.2] * 5, max_workers=1)
+            >>> naps.pause()["running"] in (0, 1)
+            True
+            >>> naps.resume().state
+            <PoolState.RUNNING: 'running'>
         """
         status = self.snapshot()
         if status.state is not PoolState.RUNNING and status.state is not PoolState.PAUSED:
             raise ConflictError(f"{self.name} is {status.state}, there is nothing to pause")
-        return self._ask("pause", {})
+        return (yield from self._ask("pause", {}))
 
-    def resume(self) -> PoolStatus:
+    pause, pause_async = both(_pause)
+
+    def _resume(self) -> Steps[PoolStatus]:
         """Go on after an interruption or a pause; only what is unfinished runs.
 
         A shutdown that is under way is called off.
 
         Raises:
             ConflictError: it runs already, or is done.
+
+        Example:
+            >>> naps = nap.map([0.2] * 5, max_workers=1)
+            >>> naps.shutdown()
+            >>> naps.done(), naps.resume().state
+            (False, <PoolState.RUNNING: 'running'>)
         """
         status = self.snapshot()
         if status.state is PoolState.DONE:
             raise ConflictError(f"{self.name} is done", f"to run failed tasks again: jobpool retry {self.name}")
         if status.reason == SHUTTING_DOWN:
-            self._ask("resume", {})
+            yield from self._ask("resume", {})
             return self.snapshot()
         if status.state is PoolState.RUNNING:
             raise ConflictError(f"{self.name} is running already", f"watch it: jobpool tail {self.name}")
@@ -250,24 +158,26 @@ class JobPool(PoolView):
             _launch(self.paths)
             status = self.snapshot()
         if status.state is PoolState.PAUSED:
-            self._ask("resume", {})
+            yield from self._ask("resume", {})
         return self.snapshot()
 
-    def retry(
+    resume, resume_async = both(_resume)
+
+    def _retry(
         self,
         tasks: Sequence[int] | None = None,
         *,
         cancelled: bool = False,
-        udf: str | None = None,
+        udf: str | Callable[..., Any] | None = None,
         kind: str | None = None,
         at: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Steps[dict[str, Any]]:
         """Run failed tasks again, in the same pool; also cancelled ones if asked, with mended code if given.
 
         Args:
             tasks: only these; they must be failed or cancelled.
             cancelled: take up cancelled tasks, too.
-            udf: mended code, ``file.py`` or ``file.py:name``.
+            udf: mended code: a function, or ``file.py`` or ``file.py:name``.
             kind: only what failed with this exception type.
             at: only what failed at this place: ``file``, ``file:line``, or ``-`` for none in the user's code.
 
@@ -279,6 +189,15 @@ class JobPool(PoolView):
             ConflictError: a task of ``tasks`` is neither failed nor cancelled.
             InputError: the mended code does not load, or does not take the arguments.
             UsageError: there is no such task.
+
+        Example:
+            >>> quotients.retry()
+            {'retried': 1, 'cancelled': 0}
+            >>> quotients.wait()
+            >>> quotients.retry(udf=lambda x: 1 / x if x else float("inf"))
+            {'retried': 1, 'cancelled': 0, 'pending': 0}
+            >>> quotients.results()
+            [1.0, inf]
         """
         self._check_owner()
         with self._reader() as reader, reader.snapshot():
@@ -299,7 +218,9 @@ class JobPool(PoolView):
             from jobpool_cli.submit import mend  # noqa: PLC0415 - pyarrow and pydantic, only for this
 
             details["udf"] = mend(udf, self.paths, self.n_jobs, tasks, cancelled=cancelled)
-        return self._ask("retry", details)
+        return (yield from self._ask("retry", details))
+
+    retry, retry_async = both(_retry)
 
     def _check_retryable(self, tasks: Sequence[int], failed: set[int], cancelled: Sequence[tuple[int, int]]) -> None:
         self.check_tasks(tasks)
@@ -310,7 +231,12 @@ class JobPool(PoolView):
                     f"see its state: jobpool tasks {self.name} --task {task}",
                 )
 
-    def shutdown(self, *, wait: bool = True, timeout: float | None = None) -> None:
+    def _shutdown(
+        self,
+        wait: bool = True,
+        *,
+        timeout: float | None = None,
+    ) -> Steps[None]:
         """Stop working on the pool: running tasks end (or, without ``wait``, are stopped); the rest stays pending.
 
         Args:
@@ -320,24 +246,34 @@ class JobPool(PoolView):
         Raises:
             WaitTimeoutError: the time is over; the shutdown goes on.
             ConflictError: somebody resumed the pool meanwhile.
+
+        Example:
+            >>> pool.shutdown()
         """
         if not self.is_live():
             return
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._ask("shutdown", {"kill": not wait}, timeout)
+        yield from self._ask("shutdown", {"kill": not wait}, timeout)
         while self.is_live():
             status = self.snapshot()
             if status.state in (PoolState.RUNNING, PoolState.PAUSED) and status.reason != SHUTTING_DOWN:
                 raise ConflictError(f"{self.name} goes on: it was resumed before it had shut down")
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(f"{self.name} did not end within {timeout:g} s", "its running tasks go on")
-            time.sleep(FIRST_LOOK_SECONDS)
+            yield FIRST_LOOK_SECONDS
+
+    shutdown, shutdown_async = both(_shutdown)
 
     def remove(self, *, force: bool = False) -> None:
         """Delete the pool and everything in it; a running one only by force, its processes first.
 
         Raises:
             ConflictError: it is being worked on.
+
+        Example:
+            >>> pool.remove()
+            >>> JobPool.list()
+            ['quotients']
         """
         from jobpool_cli.submit import remove  # noqa: PLC0415
 
@@ -347,7 +283,9 @@ class JobPool(PoolView):
                 self.shutdown(wait=False, timeout=self.manifest.options.grace + 2.0)
         remove(self.paths.root, force=force)
 
-    def _ask(self, action: str, details: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
+    remove_async = twin(remove)
+
+    def _ask(self, action: str, details: dict[str, Any], timeout: float | None = None) -> Steps[dict[str, Any]]:
         """Post a request and wait for its answer; start a supervisor where none lives to read it."""
         self._check_owner()
         limit = ANSWER_SECONDS if timeout is None else timeout
@@ -368,7 +306,7 @@ class JobPool(PoolView):
                     f"the supervisor of {self.name} did not answer within {limit:g} s",
                     "the request is kept and will be honoured as soon as it can",
                 )
-            time.sleep(FIRST_LOOK_SECONDS)
+            yield FIRST_LOOK_SECONDS
         if "error" in answer:
             raise MachineError(str(answer["error"]))
         if action in ("retry", "resume"):
@@ -381,66 +319,8 @@ class JobPool(PoolView):
             with contextlib.suppress(ConflictError):
                 _launch(self.paths)
 
-    # --- what came of it
 
-    def collect(
-        self,
-        *,
-        ignore_exceptions: bool = False,
-        flatten: bool = True,
-        drop_index: bool = False,
-        partial: bool = False,
-        timeout: float | None = None,
-    ) -> Collected:
-        """Wait for all tasks and gather their results into one table.
-
-        Args:
-            ignore_exceptions: leave failed and cancelled tasks out instead of raising.
-            flatten: where every result is a table, the rows of all; otherwise one column ``result``.
-            drop_index: index by position instead of by the arguments.
-            partial: take what there is now instead of waiting.
-            timeout: wait no longer than so many seconds.
-
-        Raises:
-            ConflictError: nobody works on the pool, which is not done.
-            InputError: the results' columns do not unite.
-            TasksFailedError: tasks failed or were cancelled, and neither option allows that.
-            WaitTimeoutError: the pool was not done in time.
-        """
-        from jobpool_cli.store.outcomes.collect import assemble  # noqa: PLC0415
-        from jobpool_cli.store.outcomes.segments import read_outcomes  # noqa: PLC0415
-
-        status = self.snapshot() if partial else self.wait(timeout)
-        if not (ignore_exceptions or partial):
-            self._check_complete(status)
-        self._check_owner()
-        with self._reader() as reader:
-            parts = [*read_outcomes(self.paths, reader, ["task", "result", "result_pickle"])]
-        return assemble(
-            parts,
-            self.arguments(),
-            flatten=flatten,
-            drop_index=drop_index,
-            leave_out_unreadable=ignore_exceptions,
-        )
-
-    def _check_complete(self, status: PoolStatus) -> None:
-        cancelled = status.counts[TaskState.CANCELLED]
-        first = self.first_failure()
-        if first is not None:
-            raise TasksFailedError(
-                f"{status.failed} of {status.n_jobs} tasks failed; the first is task {first.task}:"
-                f" {first.type}: {first.message}",
-                f"see all: jobpool errors {self.name}; leave them out: --ignore-exceptions",
-            )
-        if cancelled:
-            raise TasksFailedError(
-                f"{cancelled} of {status.n_jobs} tasks were cancelled",
-                f"run them: jobpool retry --cancelled {self.name}; leave them out: --ignore-exceptions",
-            )
-
-
-def _pause(waited: float, status: PoolStatus, longest: float) -> float:
+def _until_next_look(waited: float, status: PoolStatus, longest: float) -> float:
     """Return how long to wait for the next look: half of what seems to be left, so that the end is soon seen."""
     done = status.finished / max(status.n_jobs, 1)
     left = waited * (1 - done) / done if done else waited

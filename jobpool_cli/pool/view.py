@@ -127,7 +127,7 @@ class PoolView:
         with self._reader() as reader:
             return task_table(self.paths, reader, self.n_jobs, self.running_tasks(), tasks, states, limit)
 
-    def logs(
+    def task_logs(
         self, tasks: Sequence[int] | None = None, *, attempt: int | None = None, tail: int | None = None
     ) -> Iterator[TaskLog]:
         """Yield what tasks wrote, ascending; of running tasks what they have written so far.
@@ -174,7 +174,7 @@ class PoolView:
                 there = f"has tasks 0 to {self.n_jobs - 1}" if self.n_jobs else "has no tasks"
                 raise UsageError(f"there is no task {task}: {self.name} {there}")
 
-    def results_now(self, tasks: Sequence[int] | None = None) -> Iterator[tuple[int, object]]:
+    def iter_results(self, tasks: Sequence[int] | None = None) -> Iterator[tuple[int, object]]:
         """Yield (task, result) of the tasks that have succeeded so far, ascending."""
         from jobpool_cli.store.outcomes.results import read_results  # noqa: PLC0415
 

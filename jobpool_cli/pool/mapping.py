@@ -1,0 +1,129 @@
+"""`map` from Python: check the function and its arguments, and start a pool of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from jobpool_cli.errors import InputError, UsageError
+from jobpool_cli.layout import check_name
+from jobpool_cli.model import PoolOptions, check_processes, default_workers
+from jobpool_cli.pool.jobpool import JobPool
+from jobpool_cli.quantities import seconds, size
+from jobpool_cli.worker.context import importing
+
+ENGINES = ("local",)
+
+
+class MapOptions(NamedTuple):
+    """What `map` was told, beside the arguments of the tasks; ``Udf.map`` tells what each of them means."""
+
+    engine: str = "local"
+    max_workers: int | None = None
+    n_processes_per_worker: int = 1
+    max_retry: int = 0
+    max_crashes: int = 3
+    timeout: float | str | timedelta | None = None
+    memory_limit: int | str | None = None
+    name: str | None = None
+    home: str | None = None
+    wait: bool = False
+
+
+def start(
+    function: Callable[..., Any],
+    args: object,
+    options: MapOptions,
+    constants: Mapping[str, Any],
+    keywords: Mapping[str, Any],
+) -> JobPool[Any]:
+    """Make a pool of a function and its arguments, and start it.
+
+    Args:
+        function: to be run.
+        args: for each task, in any form that ``Udf.map`` takes.
+        options: how to run them.
+        constants: arguments that are the same for every task, by name.
+        keywords: more of these, as they were written in the call of `map`.
+
+    Raises:
+        InputError: the function or an argument cannot be used.
+        UsageError: an option makes no sense.
+        ConflictError: there is a pool of that name.
+        MachineError: the disk or the machine refuses.
+    """
+    loading = importing()
+    if loading is not None:
+        raise InputError(
+            f"{loading} calls map() while jobpool imports it, so that every worker would start pools of its own",
+            'put the call under `if __name__ == "__main__":`',
+        )
+    chosen = _pool_options(options)
+    if options.name is not None:
+        check_name(options.name)
+    for name in keywords:
+        if name in constants:
+            raise UsageError(f"the constant {name} is given twice", "leave it out of constants={...}")
+    with JobPool.stand_by(chosen) as standby:
+        # Imported while the processes that stand by import the same.
+        from jobpool_cli.store.arguments.python import arguments_of  # noqa: PLC0415 - pyarrow
+        from jobpool_cli.store.arguments.signature import Signature  # noqa: PLC0415
+        from jobpool_cli.submit import check_call  # noqa: PLC0415
+        from jobpool_cli.worker.loading import callable_form  # noqa: PLC0415
+
+        signature = Signature.of(callable_form(function))
+        raw = arguments_of(args, signature)
+        _check_names(options, signature, {*raw.table.column_names, *constants})
+        submission = check_call(function, raw, constants={**constants, **keywords}, options=chosen)
+        return JobPool.submit(submission, name=options.name, home=options.home, standby=standby)
+
+
+def _check_names(options: MapOptions, signature: Any, given: set[str]) -> None:
+    """Refuse what may be meant as an option of `map` or as an argument of the function.
+
+    Raises:
+        UsageError: names it and both ways to write it.
+    """
+    for name, value in options._asdict().items():
+        is_chosen = value != MapOptions._field_defaults[name]
+        if is_chosen and name not in given and any(each.name == name for each in signature.parameters):
+            raise UsageError(
+                f"{name} is an option of map() and a parameter of {signature.function}, which nothing else gives",
+                f"for the parameter write constants={{{name!r}: ...}}, for both write both",
+            )
+
+
+def _pool_options(options: MapOptions) -> PoolOptions:
+    if options.engine not in ENGINES:
+        raise UsageError(f"{options.engine!r} is no engine that jobpool has", f"write one of {', '.join(ENGINES)}")
+    workers = default_workers() if options.max_workers is None else options.max_workers
+    timeout: object = options.timeout
+    if isinstance(timeout, timedelta):
+        timeout = timeout.total_seconds()
+    elif isinstance(timeout, str):
+        timeout = seconds(timeout)
+    limit = size(options.memory_limit) if isinstance(options.memory_limit, str) else options.memory_limit
+    whole: list[tuple[str, object, int]] = [
+        ("max_workers", workers, 1),
+        ("n_processes_per_worker", options.n_processes_per_worker, 1),
+        ("max_retry", options.max_retry, 0),
+        ("max_crashes", options.max_crashes, 1),
+        ("memory_limit", limit, 1),
+    ]
+    for name, value, least in whole:
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise UsageError(f"{name} is {value!r}, and must be a whole number of at least {least}")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
+        raise UsageError(
+            f"timeout is {options.timeout!r}, and must be above 0: seconds, a timedelta, or a text such as '2m'"
+        )
+    chosen = PoolOptions(
+        workers=workers,
+        processes_per_worker=options.n_processes_per_worker,
+        timeout=float(timeout) if timeout is not None else None,
+        retries=options.max_retry,
+        max_crashes=options.max_crashes,
+        memory_limit=limit,
+    )
+    return check_processes(chosen)

@@ -1,0 +1,116 @@
+"""Every method twice, written once: the plain one for scripts and notebooks, its twin for those who ``await``.
+
+What waits is written as a generator that yields the seconds to sleep and returns the answer. The plain method sleeps
+them in its thread; the twin gives them back to the event loop, and runs what lies between them in a thread, so that the
+loop never stands still. A coroutine that is cancelled stops looking; the pool on the disk goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+Owner = TypeVar("Owner")
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+
+# Seconds to sleep, again and again, and in the end the answer.
+Steps = Generator[float, None, Answer]
+
+
+def run(steps: Steps[Answer]) -> Answer:
+    """Take the steps in this thread, to the answer."""
+    try:
+        while True:
+            time.sleep(next(steps))
+    except StopIteration as stop:
+        answer: Answer = stop.value
+        return answer
+    finally:
+        steps.close()
+
+
+async def drive(steps: Steps[Answer]) -> Answer:
+    """Take the steps without ever holding up the event loop, to the answer."""
+    import asyncio  # noqa: PLC0415 - only for those who have an event loop
+
+    given_up = False
+
+    def step() -> tuple[float | None, Answer | None]:
+        try:
+            return next(steps), None
+        except StopIteration as stop:
+            return None, stop.value
+        finally:
+            if given_up:
+                steps.close()
+
+    try:
+        while True:
+            pause, answer = await in_thread(step)
+            if pause is None:
+                return answer  # type: ignore[return-value]  # there is one where there is no pause
+            await asyncio.sleep(pause)
+    finally:
+        # A step that is under way in its thread ends by itself, and then closes what it has opened: a bar, say.
+        given_up = True
+        with contextlib.suppress(ValueError):
+            steps.close()
+
+
+def both(
+    method: Callable[Concatenate[Owner, Parameters], Steps[Answer]],
+) -> tuple[
+    Callable[Concatenate[Owner, Parameters], Answer],
+    Callable[Concatenate[Owner, Parameters], Coroutine[Any, Any, Answer]],
+]:
+    """Turn a method that is written in steps into the plain method and its twin.
+
+    ``wait, wait_async = both(_wait)``
+    """
+
+    def plain(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        return run(method(self, *args, **kwargs))
+
+    async def twin(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        return await drive(method(self, *args, **kwargs))
+
+    name = method.__name__.removeprefix("_")
+    return _presented(plain, method, name), _presented(twin, method, f"{name}_async")
+
+
+def twin(
+    method: Callable[Concatenate[Owner, Parameters], Answer],
+) -> Callable[Concatenate[Owner, Parameters], Coroutine[Any, Any, Answer]]:
+    """Return the twin of a method that never waits, but may compute for long.
+
+    ``status_async = twin(status)``
+    """
+
+    async def twin(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        return await in_thread(method, self, *args, **kwargs)
+
+    return _presented(twin, method, f"{method.__name__}_async")
+
+
+async def in_thread(
+    function: Callable[Parameters, Answer], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Answer:
+    """Call a function without holding up the event loop."""
+    import asyncio  # noqa: PLC0415 - only for those who have an event loop
+
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+_Face = TypeVar("_Face", bound=Callable[..., Any])
+
+
+def _presented(face: _Face, method: Callable[..., Any], name: str) -> _Face:
+    """Give a face the name, the signature and the documentation of the method behind it."""
+    functools.update_wrapper(face, method)
+    face.__name__ = name
+    face.__qualname__ = f"{method.__qualname__.rpartition('.')[0]}.{name}"
+    return face
