@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from jobpool_cli.errors import TaskCancelled
 from jobpool_cli.model import FAILED_STATES, FINISHED_STATES, TaskState
@@ -197,7 +197,10 @@ class PoolOutcomes(PoolSteering, Generic[Result]):
             >>> quotients.success()
             {0: 1.0}
         """
-        return cast("dict[int, Result]", dict(self.iter_results()))
+        found: dict[int, Any] = {}
+        for batch in self.result_batches():
+            found |= batch
+        return found
 
     success_async = twin(success)
 

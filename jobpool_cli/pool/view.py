@@ -5,6 +5,7 @@ Heavy libraries are imported by the methods that need them; asking how a pool is
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -176,6 +177,10 @@ class PoolView:
 
     def iter_results(self, tasks: Sequence[int] | None = None) -> Iterator[tuple[int, object]]:
         """Yield (task, result) of the tasks that have succeeded so far, ascending."""
+        return itertools.chain.from_iterable(each.items() for each in self.result_batches(tasks))
+
+    def result_batches(self, tasks: Sequence[int] | None = None) -> Iterator[dict[int, object]]:
+        """Yield the results of the tasks that have succeeded so far by task, ascending, some thousands at a time."""
         from jobpool_cli.store.outcomes.results import read_results  # noqa: PLC0415
 
         self.check_tasks(tasks or ())

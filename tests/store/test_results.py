@@ -17,7 +17,7 @@ from jobpool_cli.store.values import codec as values
 
 def read(books: Any, tasks: list[int] | None = None) -> list[tuple[int, object]]:
     with books.reader() as reader:
-        return list(read_results(books.paths, reader, tasks))
+        return [each for batch in read_results(books.paths, reader, tasks) for each in batch.items()]
 
 
 def test_results_come_ascending_from_segments_and_inbox_of_all_kinds(books: Any) -> None:
@@ -113,10 +113,16 @@ def test_a_value_that_cannot_be_unpickled_names_its_task(books: Any) -> None:
 
 def test_values_that_cannot_be_unpickled_do_not_hide_the_others(books: Any) -> None:
     books.succeed([3, 4, 5, 6], [1, Unreadable(), Unreadable(), 2])
-    found: list[tuple[int, object]] = []
-    with books.reader() as reader, pytest.raises(DamagedPoolError, match=r"task 4 .*and those of 1 more"):
-        found.extend(read_results(books.paths, reader))
-    assert found == [(3, 1), (6, 2)]
+    found: dict[int, object] = {}
+
+    def read_all() -> None:
+        with books.reader() as reader:
+            for batch in read_results(books.paths, reader):
+                found.update(batch)
+
+    with pytest.raises(DamagedPoolError, match=r"task 4 .*and those of 1 more"):
+        read_all()
+    assert found == {3: 1, 6: 2}
 
 
 def test_reading_plain_results_does_not_import_pandas(books: Any) -> None:
@@ -129,7 +135,8 @@ def test_reading_plain_results_does_not_import_pandas(books: Any) -> None:
         "from jobpool_cli.store.outcomes.results import read_results;"
         "from jobpool_cli.store.tasks import task_table; from jobpool_cli.store.logs import find_logs;"
         "paths = PoolPaths(Path(sys.argv[1])); reader = StateReader(paths.state_db);"
-        "assert len(list(read_results(paths, reader))) == 3; assert len(list(read_results(paths, reader, [1]))) == 1;"
+        "assert sum(map(len, read_results(paths, reader))) == 3;"
+        "assert list(read_results(paths, reader, [1])) == [{1: 1}];"
         "task_table(paths, reader, 5, ()); task_table(paths, reader, 5, (), [1]); list(find_logs(paths, reader, ()));"
         "sys.exit('pandas' in sys.modules)"
     )

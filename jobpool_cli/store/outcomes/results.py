@@ -74,8 +74,10 @@ class _Held:
 
 def read_results(
     paths: PoolPaths, reader: StateReader, tasks: Sequence[int] | None = None
-) -> Iterator[tuple[int, object]]:
-    """Yield (task, result) of the successful tasks, ascending; unpickles: only for a pool that one owns.
+) -> Iterator[dict[int, object]]:
+    """Yield the results of the successful tasks by task, ascending, some thousands at a time.
+
+    Unpickles: only for a pool that one owns.
 
     Values that cannot be unpickled do not hide the others: they are passed over, and raise when all else is read.
 
@@ -158,7 +160,7 @@ def _blob(blob: bytes) -> _Piece:
 
 def _give_out(
     held: list[_Held], before: int | None, unreadable: dict[int, Exception]
-) -> Generator[tuple[int, object], None, list[_Held]]:
+) -> Generator[dict[int, object], None, list[_Held]]:
     """Yield what is held of tasks before this one (all for None), ascending, and return the rest."""
     limit = END if before is None else before
     due = [each for each in held if each.tasks[0] < limit]
@@ -175,9 +177,6 @@ def _give_out(
         values: dict[int, object] = {}
         for source in np.unique(sources[chosen]).tolist():
             values |= due[source].values(rows[chosen[sources[chosen] == source]], unreadable)
-        for task in tasks[chosen].tolist():
-            value = values.pop(task)
-            if task not in unreadable:
-                yield task, value
+        yield {task: values[task] for task in tasks[chosen].tolist() if task not in unreadable}
     rest = [each.since(count) for each, count in zip(due, counts, strict=True) if count < len(each.tasks)]
     return [*(each for each in held if each.tasks[0] >= limit), *rest]
