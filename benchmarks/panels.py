@@ -65,6 +65,7 @@ VIEWS: Mapping[str, Sequence[View]] = {
         )
     ],
     "i": [View(over="jobpool:million", label="rate of the whole command, times that of 1,000,000 tasks", goal=0.9)],
+    "j": [View(less_is_better=True)],
 }
 
 

@@ -25,9 +25,10 @@ SMALL = 0.1
 def keep(output: Path, key: str, work: Mapping[str, Any], machine: Mapping[str, str]) -> None:
     """Put what a work gave in the place of what it gave before; write all files anew."""
     file = output / RESULTS
-    former: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["works"] if file.exists() else {}
-    works = dict(sorted((former | {key: dict(work)}).items()))
-    results = {"schema": SCHEMA, "machine": dict(machine), "works": works}
+    former: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    works = dict(sorted((former.get("works", {}) | {key: dict(work)}).items()))
+    # The versions of contenders that are not here, whose figures stay, stay with them.
+    results = {"schema": SCHEMA, "machine": former.get("machine", {}) | dict(machine), "works": works}
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (output / TABLE).write_text(table(results), encoding="utf-8")
     # In a process of its own: this one must stay small, for the memory of those that it starts is measured. Without the

@@ -50,9 +50,9 @@ EXECUTOR = """
     figures = {"whole": time.perf_counter() - began}
 """
 SCRIPTS = {
-    "jobpool": ("jobpool: udf(square).map(values).results()", JOBPOOL),
-    "multiprocessing": ("multiprocessing.Pool.map", MULTIPROCESSING),
-    "executor": ("ProcessPoolExecutor.map, chunks of 1,000", EXECUTOR),
+    "jobpool": ("jobpool: map and results", JOBPOOL),
+    "multiprocessing": ("multiprocessing.Pool", MULTIPROCESSING),
+    "executor": ("ProcessPoolExecutor, chunksize 1000", EXECUTOR),
 }
 
 COLUMNS = {"wall": "whole process, s", "taken": "map returns after, s", "whole": "from the list to the results, s"}
