@@ -14,13 +14,20 @@ if TYPE_CHECKING:
 
     from jobpool_cli.decorator import Udf, udf
     from jobpool_cli.errors import (
+        ConflictError,
+        DamagedPoolError,
+        InputError,
         JobPoolError,
+        MachineError,
         MemoryLimitExceeded,
+        NoSuchPoolError,
         RemoteError,
         ResultNotStorable,
         TaskCancelled,
         TaskFailure,
         TaskTimeout,
+        UsageError,
+        WaitTimeoutError,
         WorkerCrashed,
     )
     from jobpool_cli.pool import JobPool
@@ -29,9 +36,14 @@ if TYPE_CHECKING:
     from jobpool_cli.worker.context import TaskContext, current_task
 
 _HOMES = {
+    "ConflictError": "jobpool_cli.errors",
+    "DamagedPoolError": "jobpool_cli.errors",
+    "InputError": "jobpool_cli.errors",
     "JobPool": "jobpool_cli.pool",
     "JobPoolError": "jobpool_cli.errors",
+    "MachineError": "jobpool_cli.errors",
     "MemoryLimitExceeded": "jobpool_cli.errors",
+    "NoSuchPoolError": "jobpool_cli.errors",
     "RemoteError": "jobpool_cli.errors",
     "ResultNotStorable": "jobpool_cli.errors",
     "Task": "jobpool_cli.pool.task",
@@ -40,6 +52,8 @@ _HOMES = {
     "TaskFailure": "jobpool_cli.errors",
     "TaskTimeout": "jobpool_cli.errors",
     "Udf": "jobpool_cli.decorator",
+    "UsageError": "jobpool_cli.errors",
+    "WaitTimeoutError": "jobpool_cli.errors",
     "WorkerCrashed": "jobpool_cli.errors",
     "current_task": "jobpool_cli.worker.context",
     "options": "jobpool_cli.settings",
@@ -55,6 +69,13 @@ __all__ = [  # noqa: RUF022 - the order in which one meets them
     "current_task",
     "TaskContext",
     "JobPoolError",
+    "UsageError",
+    "InputError",
+    "NoSuchPoolError",
+    "ConflictError",
+    "WaitTimeoutError",
+    "DamagedPoolError",
+    "MachineError",
     "TaskFailure",
     "WorkerCrashed",
     "TaskTimeout",

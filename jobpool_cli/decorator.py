@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from jobpool_cli.errors import UsageError
 from jobpool_cli.twins import Steps, both
 
 if TYPE_CHECKING:
@@ -25,13 +26,26 @@ class Udf(Generic[Parameters, Result]):
     __jobpool_udf__ = True
 
     def __init__(self, function: Callable[Parameters, Result]) -> None:
-        """Wrap a function, which stays reachable as ``__wrapped__``."""
+        """Wrap a function, which stays reachable as ``__wrapped__``.
+
+        Raises:
+            UsageError: it is none.
+        """
+        given: object = function
+        if not callable(given) and not isinstance(given, classmethod):
+            raise UsageError(f"udf takes a function, and {given!r} is none", "write @udf, or @udf(), above its def")
         self.__wrapped__ = function
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         """Call the function itself."""
         return self.__wrapped__(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Udf[..., Result]:
+        """Be a method where a class holds it: of an instance it is bound to, as the function itself would be."""
+        bind = getattr(type(self.__wrapped__), "__get__", None)
+        bound = self.__wrapped__ if bind is None else bind(self.__wrapped__, instance, owner)
+        return self if bound is self.__wrapped__ else Udf(bound)
 
     def __repr__(self) -> str:
         """Name the function."""

@@ -78,7 +78,7 @@ class MachineError(JobPoolError):
     exit_code = ExitCode.SYSTEM
 
 
-class WaitTimeoutError(JobPoolError):
+class WaitTimeoutError(JobPoolError, TimeoutError):
     """The wait ended before what was waited for happened; the pool goes on."""
 
     exit_code = ExitCode.TIMED_OUT
@@ -98,11 +98,11 @@ class TaskFailure(Exception):  # noqa: N818 - these are names that users read in
 
 
 class WorkerCrashed(TaskFailure):
-    """The worker process died while it ran the task, as often as ``--max-crashes`` allows."""
+    """The worker process died while it ran the task, as often as ``max_crashes`` allows."""
 
 
 class TaskTimeout(TaskFailure, TimeoutError):  # noqa: N818 - as TaskFailure
-    """The task ran past ``--timeout`` and was stopped."""
+    """The task ran past its ``timeout`` and was stopped."""
 
 
 class TaskCancelled(TaskFailure):
@@ -110,7 +110,7 @@ class TaskCancelled(TaskFailure):
 
 
 class MemoryLimitExceeded(TaskFailure, MemoryError):  # noqa: N818
-    """The task's process and its children held more than ``--memory-limit`` and were stopped."""
+    """The task's process and its children held more than ``memory_limit`` and were stopped."""
 
 
 class ResultNotStorable(TaskFailure):

@@ -24,7 +24,9 @@ def find(name: str, home: Path) -> Path:
     if name == LAST:
         found = by_age(home)
         if not found:
-            raise NoSuchPoolError(f"there is no pool in {pools}", "make one: jobpool map UDF ARGS")
+            raise NoSuchPoolError(
+                f"there is no pool in {pools}", "make one: jobpool map UDF ARGS, or function.map(args)"
+            )
         return found[-1]
     names = list(_names(pools))
     if name not in names:
@@ -57,4 +59,4 @@ def _nearest(name: str, names: list[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415
 
     found = get_close_matches(name, names, 1)
-    return f"did you mean {found[0]}?" if found else "see what there is: jobpool list"
+    return f"did you mean {found[0]}?" if found else "see what there is: jobpool list, or JobPool.list()"

@@ -130,13 +130,13 @@ def pools_folder(home: Path) -> Path:
     return home / "pools"
 
 
-def check_name(name: str) -> str:
+def check_name(name: object) -> str:
     """Return the name if a pool may bear it.
 
     Raises:
         UsageError: the name is empty, too long, or holds what a file name or a shell would trip over.
     """
-    if not re.fullmatch(NAME_PATTERN, name) or name == "last":
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or name == "last":
         raise UsageError(
             f"{name!r} cannot be a pool's name",
             "use 1 to 100 letters, digits, '.', '_' or '-', beginning with a letter, a digit or '_'"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import TYPE_CHECKING
 
 from jobpool_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 # Compiled when they are used: every command has this module, few have a length of time or a size.
@@ -28,6 +33,28 @@ def seconds(text: str) -> float:
     if at != len(text) or not text.strip():
         raise UsageError(f"{text!r} is not a length of time", "write seconds, or for example 500ms, 90s, 2m, 1h30m")
     return total
+
+
+def as_seconds(given: float | str | timedelta, name: str) -> float:
+    """Return a length of time, as Python code may give it, in seconds.
+
+    Args:
+        given: seconds, a timedelta, or a text as ``seconds`` reads it.
+        name: what it is for, for the error.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(given, str):
+        return seconds(given)
+    total: object = given.total_seconds() if hasattr(given, "total_seconds") else given
+    try:
+        found = float("nan") if isinstance(total, bool) else float(total)  # type: ignore[arg-type]  # any number
+    except (TypeError, ValueError):
+        found = float("nan")
+    if math.isnan(found):
+        raise UsageError(f"{name} is {given!r}, and must be seconds, a timedelta, or a text such as '2m'")
+    return found
 
 
 def size(text: str) -> int:

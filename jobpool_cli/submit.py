@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from jobpool_cli.engines.processes import descriptor_limit, kill_marked, needed_descriptors
-from jobpool_cli.errors import ConflictError, JobPoolError, MachineError
+from jobpool_cli.engines.processes import descriptor_limit, needed_descriptors
+from jobpool_cli.errors import ConflictError, MachineError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
+from jobpool_cli.removal import remove, remove_abandoned
 from jobpool_cli.store import durable, requests
 from jobpool_cli.store.arguments.binding import BoundArguments, bind, write_arguments
 from jobpool_cli.store.arguments.inputs import read_arguments
@@ -37,14 +37,10 @@ from jobpool_cli.store.snapshot import Snapshot
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import create_database
 from jobpool_cli.supervisor.launch import Standby, launch
-from jobpool_cli.supervisor.lock import PoolLock, holders, is_held
+from jobpool_cli.supervisor.lock import PoolLock, is_held
 from jobpool_cli.worker.function import locate_udf
 
-# A folder without a lock is being made this very moment, unless it is older than this.
-FRESH_SECONDS = 60.0
 ABANDON_SECONDS = 10.0
-# A killed supervisor's lock is free as soon as the kernel has buried it.
-KILL_SECONDS = 10.0
 
 
 class Udf(Protocol):
@@ -171,12 +167,12 @@ def submit(submission: Submission, home: Path, name: str | None = None, *, stand
     pools = pools_folder(home)
     try:
         _make_pools_folder(pools)
-        _remove_abandoned(pools)
+        remove_abandoned(pools)
         paths = _build(submission, pools, name, standby.pool_id if standby is not None else str(uuid.uuid4()))
     except OSError as error:
         raise MachineError(
             f"the pool cannot be written: {error.strerror or error} ({error.filename or pools})",
-            "free some space, or choose another place with --home",
+            "free some space, or choose another place: --home, home=, JOBPOOL_HOME",
         ) from error
     if submission.arguments.n_rows:
         try:
@@ -257,14 +253,15 @@ def _name_and_place(
             if target.exists():
                 raise FileExistsError
             os.rename(paths.root, target)
-        except OSError as error:
+        except OSError:
             if not target.exists():
                 raise
             if name is None:
                 continue
             raise ConflictError(
-                f"there is a pool named {chosen} already", f"choose another --name, or: jobpool rm {chosen}"
-            ) from error
+                f"there is a pool named {chosen} already",
+                f"choose another name, or delete that pool: jobpool rm {chosen}, or JobPool.open({chosen!r}).remove()",
+            ) from None
         durable.sync_folder(pools)
         return PoolPaths(target)
 
@@ -274,17 +271,6 @@ def _made_up_name(function: str, pools: Path) -> str:
     pattern = re.compile(re.escape(stem) + r"-(\d+)")
     numbers = [int(found[1]) for each in os.listdir(pools) if (found := pattern.fullmatch(each))]
     return f"{stem}-{max(numbers, default=0) + 1}"
-
-
-def _remove_abandoned(pools: Path) -> None:
-    """Delete what killed `map` and `rm` commands left half made or half removed."""
-    for entry in os.scandir(pools):
-        if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir(follow_symlinks=False):
-            paths = PoolPaths(Path(entry.path))
-            with contextlib.suppress(OSError):
-                fresh = not paths.lock.exists() and time.time() - entry.stat().st_mtime < FRESH_SECONDS
-                if not fresh and not is_held(paths.lock):
-                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def mend(
@@ -334,65 +320,3 @@ def _will_run(paths: PoolPaths, n_jobs: int, tasks: Sequence[int] | None, *, can
             settled += [(task, task + 1) for task in reader.failed_tasks()]
     pending = [task for low, high in gaps(settled, n_jobs) for task in range(low, high)]
     return pending if tasks is None else sorted({*pending, *tasks})
-
-
-def remove(root: Path, *, force: bool = False) -> None:
-    """Take a pool out of sight in one step, then delete it; a kill in between leaves what the next `map` sweeps up.
-
-    Its lock is held meanwhile, so that nobody begins to work on it.
-
-    Args:
-        root: the pool's folder; what is in it may be damaged.
-        force: kill whoever works on the pool.
-
-    Raises:
-        ConflictError: it is being worked on.
-    """
-    lock = _lock_to_remove(root, force=force)
-    try:
-        for identity in _identities(root):
-            kill_marked(identity)
-        doomed = root.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{root.name}")
-        os.rename(root, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-    finally:
-        lock.release()
-
-
-def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
-    deadline = time.monotonic() + KILL_SECONDS
-    while True:
-        try:
-            return PoolLock(root / "lock")
-        except ConflictError as error:
-            if not force:
-                raise ConflictError(
-                    f"{root.name} is being worked on",
-                    f"wait for it, or stop and delete it: jobpool rm --force {root.name}",
-                ) from error
-            if time.monotonic() >= deadline:
-                raise
-        for _, pidfd in holders(root / "lock"):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def _identities(root: Path) -> set[str]:
-    """Return the pool's id, from wherever it still can be read."""
-    found: set[str] = set()
-    with contextlib.suppress(JobPoolError):
-        found.add(Manifest.read(root / "pool.json").id)
-    with contextlib.suppress(OSError, ValueError):
-        # Nothing but a whole id: part of one would be the mark of others, too.
-        found.add(str(uuid.UUID((root / "lock").read_text(encoding="ascii"))))
-    return found
-
-
-def finish_removal(pools: Path, name: str) -> bool:
-    """Delete what a killed `rm` of that pool left; True if there was anything."""
-    found = False
-    for doomed in pools.glob(f"{TEMPORARY_PREFIX}*-{name}"):
-        found = True
-        shutil.rmtree(doomed, ignore_errors=True)
-    return found

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from jobpool_cli.errors import JobPoolError
+
 Owner = TypeVar("Owner")
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
@@ -23,12 +25,21 @@ Steps = Generator[float, None, Answer]
 
 def run(steps: Steps[Answer]) -> Answer:
     """Take the steps in this thread, to the answer."""
+    __tracebackhide__ = True  # what notebooks look at
     try:
         while True:
             time.sleep(next(steps))
     except StopIteration as stop:
         answer: Answer = stop.value
         return answer
+    except JobPoolError as error:
+        # A refusal says itself what is wrong; the way to it through our code is of no use to whoever reads it.
+        raise error.with_traceback(None) from error.__cause__
+    except RuntimeError as error:
+        # What a task raised, and no generator lets through.
+        if isinstance(error.__cause__, StopIteration):
+            raise error.__cause__ from error.__cause__.__cause__
+        raise
     finally:
         steps.close()
 
@@ -73,6 +84,7 @@ def both(
     """
 
     def plain(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+        __tracebackhide__ = True
         return run(method(self, *args, **kwargs))
 
     async def twin(self: Owner, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
@@ -99,10 +111,30 @@ def twin(
 async def in_thread(
     function: Callable[Parameters, Answer], /, *args: Parameters.args, **kwargs: Parameters.kwargs
 ) -> Answer:
-    """Call a function without holding up the event loop."""
+    """Call a function without holding up the event loop.
+
+    Raises:
+        Exception: what the function raises, the very object; StopIteration, which no coroutine can raise, as the cause
+            of a RuntimeError.
+    """
     import asyncio  # noqa: PLC0415 - only for those who have an event loop
 
-    return await asyncio.to_thread(function, *args, **kwargs)
+    def call() -> tuple[Answer | None, Exception | None]:
+        # A future would never end with StopIteration, take concurrent.futures.CancelledError for a cancellation of the
+        # awaiting task, and make a new TimeoutError, without cause and notes.
+        try:
+            return function(*args, **kwargs), None
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            return None, error
+
+    answer, error = await asyncio.to_thread(call)
+    try:
+        if error is not None:
+            raise error
+        return answer  # type: ignore[return-value]  # there is one where there is no error
+    finally:
+        # Its traceback holds this frame.
+        del error
 
 
 _Face = TypeVar("_Face", bound=Callable[..., Any])

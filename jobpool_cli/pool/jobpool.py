@@ -150,7 +150,7 @@ class JobPool(PoolTables[Result]):
         Raises:
             ConflictError: it is being worked on, and ``force`` is not given.
         """
-        from jobpool_cli.submit import finish_removal, remove  # noqa: PLC0415
+        from jobpool_cli.removal import finish_removal, remove  # noqa: PLC0415
 
         pools = pools_folder(home_folder(home))
         if not (pools / name).exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import reprlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -10,7 +12,7 @@ from jobpool_cli.errors import InputError, UsageError
 from jobpool_cli.layout import check_name
 from jobpool_cli.model import PoolOptions, check_processes, default_workers
 from jobpool_cli.pool.jobpool import JobPool
-from jobpool_cli.quantities import seconds, size
+from jobpool_cli.quantities import as_seconds, size
 from jobpool_cli.worker.context import importing
 
 ENGINES = ("local",)
@@ -62,6 +64,7 @@ def start(
     chosen = _pool_options(options)
     if options.name is not None:
         check_name(options.name)
+    _check_constants(constants)
     for name in keywords:
         if name in constants:
             raise UsageError(f"the constant {name} is given twice", "leave it out of constants={...}")
@@ -77,6 +80,12 @@ def start(
         _check_names(options, signature, {*raw.table.column_names, *constants})
         submission = check_call(function, raw, constants={**constants, **keywords}, options=chosen)
         return JobPool.submit(submission, name=options.name, home=options.home, standby=standby)
+
+
+def _check_constants(constants: object) -> None:
+    named = isinstance(constants, Mapping) and all(isinstance(name, str) for name in constants)
+    if not named:
+        raise UsageError(f"constants is {reprlib.repr(constants)}, and must be a dict of names and values")
 
 
 def _check_names(options: MapOptions, signature: Any, given: set[str]) -> None:
@@ -98,32 +107,27 @@ def _pool_options(options: MapOptions) -> PoolOptions:
     if options.engine not in ENGINES:
         raise UsageError(f"{options.engine!r} is no engine that jobpool has", f"write one of {', '.join(ENGINES)}")
     workers = default_workers() if options.max_workers is None else options.max_workers
-    timeout: object = options.timeout
-    if isinstance(timeout, timedelta):
-        timeout = timeout.total_seconds()
-    elif isinstance(timeout, str):
-        timeout = seconds(timeout)
     limit = size(options.memory_limit) if isinstance(options.memory_limit, str) else options.memory_limit
-    whole: list[tuple[str, object, int]] = [
-        ("max_workers", workers, 1),
-        ("n_processes_per_worker", options.n_processes_per_worker, 1),
-        ("max_retry", options.max_retry, 0),
-        ("max_crashes", options.max_crashes, 1),
-        ("memory_limit", limit, 1),
-    ]
-    for name, value, least in whole:
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise UsageError(f"{name} is {value!r}, and must be a whole number of at least {least}")
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
-        raise UsageError(
-            f"timeout is {options.timeout!r}, and must be above 0: seconds, a timedelta, or a text such as '2m'"
-        )
+    timeout = None if options.timeout is None else as_seconds(options.timeout, "timeout")
+    if timeout is not None and timeout <= 0:
+        raise UsageError(f"timeout is {options.timeout!r}, and must be above 0")
     chosen = PoolOptions(
-        workers=workers,
-        processes_per_worker=options.n_processes_per_worker,
-        timeout=float(timeout) if timeout is not None else None,
-        retries=options.max_retry,
-        max_crashes=options.max_crashes,
-        memory_limit=limit,
+        workers=_whole("max_workers", workers, 1),
+        processes_per_worker=_whole("n_processes_per_worker", options.n_processes_per_worker, 1),
+        timeout=timeout,
+        retries=_whole("max_retry", options.max_retry, 0),
+        max_crashes=_whole("max_crashes", options.max_crashes, 1),
+        memory_limit=None if limit is None else _whole("memory_limit", limit, 1),
     )
     return check_processes(chosen)
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    try:
+        # Also the whole numbers of NumPy.
+        found = operator.index(value)  # type: ignore[arg-type]  # that is what is found out
+    except TypeError:
+        found = least - 1
+    if found < least or isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}, and must be a whole number of at least {least}")
+    return found

@@ -328,13 +328,13 @@ class PoolOutcomes(PoolSteering, Generic[Result]):
 
     # --- shared by the above
 
-    def _wait(self, timeout: float | None = None) -> Steps[None]:
+    def _wait(self, timeout: float | str | timedelta | None = None) -> Steps[None]:
         """Wait until all tasks are finished, with a progress bar on a terminal and in a notebook.
 
         ``options.show.enable_tqdm = False`` turns the bar off.
 
         Args:
-            timeout: seconds; forever by default.
+            timeout: seconds, a timedelta, or a text such as ``"2m"``; forever by default.
 
         Raises:
             WaitTimeoutError: the time is over; the pool goes on.
@@ -343,11 +343,13 @@ class PoolOutcomes(PoolSteering, Generic[Result]):
         Example:
             >>> pool.wait()
         """
-        from jobpool_cli.settings import options  # noqa: PLC0415 - not for commands
+        from jobpool_cli.quantities import as_seconds  # noqa: PLC0415 - not for commands
+        from jobpool_cli.settings import options  # noqa: PLC0415
         from jobpool_cli.show.progress import progress_here  # noqa: PLC0415
 
+        limit = None if timeout is None else as_seconds(timeout, "timeout")
         with progress_here(enabled=options.show.enable_tqdm) as shown:
-            yield from self._follow(timeout, on_look=shown.update, look_every=shown.look_every)
+            yield from self._follow(limit, on_look=shown.update, look_every=shown.look_every)
 
     wait, wait_async = both(_wait)
 
@@ -360,7 +362,9 @@ class PoolOutcomes(PoolSteering, Generic[Result]):
             raise self._cancellation(task)
 
     def _cancellation(self, task: int) -> TaskCancelled:
-        return TaskCancelled(f"task {task} of {self.name} was cancelled")
+        cancelled = TaskCancelled(f"task {task} of {self.name} was cancelled")
+        cancelled.add_note("hint: run it with pool.retry(cancelled=True), or leave it out: ignore_exceptions=True")
+        return cancelled
 
     def _tasks_in(self, *states: TaskState) -> list[int]:
         """Return the positions of the tasks in these states, ascending."""

@@ -17,7 +17,7 @@ from jobpool_cli.model import PoolState, PoolStatus
 from jobpool_cli.pool.view import PoolView
 from jobpool_cli.store.state.look import SHUTTING_DOWN
 from jobpool_cli.store.state.reader import StateReader
-from jobpool_cli.twins import Steps, both, twin
+from jobpool_cli.twins import Steps, both
 
 # Waiting looks often at first, for pools that end at once, and then at a human pace.
 FIRST_LOOK_SECONDS = 0.01
@@ -26,6 +26,8 @@ SLOWEST_LOOK_SECONDS = 0.2
 LATE_BY = 0.01
 # A live supervisor answers within a turn of its loop; one that is stopped or starved gets this long.
 ANSWER_SECONDS = 30.0
+# After the last task a supervisor has little left to do.
+LEAVING_SECONDS = 5.0
 
 
 class PoolSteering(PoolView):
@@ -62,13 +64,13 @@ class PoolSteering(PoolView):
                 raise ConflictError(
                     f"{self.name} is interrupted{f' with {left} tasks unfinished' if left else ''}: "
                     f"{status.reason or 'nobody works on it'}",
-                    f"go on with: jobpool resume {self.name}",
+                    f"go on with: jobpool resume {self.name}, or pool.resume()",
                 )
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(
                     f"{self.name} was not done within {timeout:g} s: {status.finished} of {status.n_jobs} tasks are"
                     " finished",
-                    "it goes on; wait again, or see: jobpool status " + self.name,
+                    f"it goes on; wait again, or see: jobpool status {self.name}, or pool.status()",
                 )
             now = time.monotonic()
             pause = _until_next_look(now - began, status, look_every)
@@ -146,12 +148,16 @@ class PoolSteering(PoolView):
         """
         status = self.snapshot()
         if status.state is PoolState.DONE:
-            raise ConflictError(f"{self.name} is done", f"to run failed tasks again: jobpool retry {self.name}")
+            raise ConflictError(
+                f"{self.name} is done", f"to run failed tasks again: jobpool retry {self.name}, or pool.retry()"
+            )
         if status.reason == SHUTTING_DOWN:
             yield from self._ask("resume", {})
             return self.snapshot()
         if status.state is PoolState.RUNNING:
-            raise ConflictError(f"{self.name} is running already", f"watch it: jobpool tail {self.name}")
+            raise ConflictError(
+                f"{self.name} is running already", f"watch it: jobpool tail {self.name}, or pool.tail()"
+            )
         if status.state is PoolState.INTERRUPTED:
             # Of two that resume at once, one finds the lock taken: that is a conflict, and is said.
             self._check_owner()
@@ -228,7 +234,7 @@ class PoolSteering(PoolView):
             if task not in failed and not any(low <= task < high for low, high in cancelled):
                 raise ConflictError(
                     f"task {task} is not failed or cancelled; what succeeded is final",
-                    f"see its state: jobpool tasks {self.name} --task {task}",
+                    f"see its state: jobpool tasks {self.name} --task {task}, or pool[{task}]",
                 )
 
     def _shutdown(
@@ -264,26 +270,38 @@ class PoolSteering(PoolView):
 
     shutdown, shutdown_async = both(_shutdown)
 
-    def remove(self, *, force: bool = False) -> None:
+    def _remove(self, *, force: bool = False) -> Steps[None]:
         """Delete the pool and everything in it; a running one only by force, its processes first.
 
         Raises:
             ConflictError: it is being worked on.
+            NoSuchPoolError: it is gone already.
 
         Example:
             >>> pool.remove()
             >>> JobPool.list()
             ['quotients']
         """
-        from jobpool_cli.submit import remove  # noqa: PLC0415
+        from jobpool_cli.removal import remove  # noqa: PLC0415
 
+        self._check_there()
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while self._is_being_left() and time.monotonic() < deadline:
+            yield FIRST_LOOK_SECONDS
         if force and self.is_live():
             # Tasks get their grace period; whoever does not end by then is killed.
             with contextlib.suppress(JobPoolError):
-                self.shutdown(wait=False, timeout=self.manifest.options.grace + 2.0)
+                yield from self._shutdown(wait=False, timeout=self.manifest.options.grace + 2.0)
         remove(self.paths.root, force=force)
 
-    remove_async = twin(remove)
+    remove, remove_async = both(_remove)
+
+    def _is_being_left(self) -> bool:
+        """Whether the pool is done, and its supervisor about to end."""
+        try:
+            return self.is_live() and self.snapshot().state is PoolState.DONE
+        except JobPoolError:
+            return False
 
     def _ask(self, action: str, details: dict[str, Any], timeout: float | None = None) -> Steps[dict[str, Any]]:
         """Post a request and wait for its answer; start a supervisor where none lives to read it."""

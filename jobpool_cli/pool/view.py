@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobpool_cli.errors import MachineError, UsageError
+from jobpool_cli.errors import MachineError, NoSuchPoolError, UsageError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import Failure, FailureGroup, PoolState, PoolStatus, RunningTask, TaskState
 from jobpool_cli.store.manifest import Manifest
@@ -33,6 +33,7 @@ class PoolView:
     def __init__(self, root: Path) -> None:
         """Bind to a pool directory; use ``open`` to find one by name."""
         self.paths = PoolPaths(root)
+        self._seen = self._file_of_manifest()
         self.manifest = Manifest.read(self.paths.pool_json)
 
     def __repr__(self) -> str:
@@ -96,15 +97,16 @@ class PoolView:
             return reader.tasks_of_group(group, limit)
 
     def constants(self) -> dict[str, object]:
-        """Return the arguments that are the same for every task."""
-        from jobpool_cli.store.arguments.stored import stored_constants  # noqa: PLC0415
+        """Return the arguments that are the same for every task; those that are no plain values are described."""
+        from jobpool_cli.store.arguments.stored import show_constants  # noqa: PLC0415
 
-        return stored_constants(self.paths.args)
+        return show_constants(self.paths.args)
 
     def arguments(self, tasks: Sequence[int] | None = None) -> pa.Table:
         """Return the arguments, a row per task; UsageError where there is no such task."""
         from jobpool_cli.store.arguments.stored import read_table  # noqa: PLC0415
 
+        self._check_there()
         self.check_tasks(tasks or ())
         return read_table(self.paths.args, tasks)
 
@@ -201,6 +203,7 @@ class PoolView:
         Raises:
             MachineError: the pool belongs to another user.
         """
+        self._check_there()
         owner = self.paths.root.stat().st_uid
         if owner != os.geteuid():
             raise MachineError(
@@ -208,7 +211,40 @@ class PoolView:
                 "its code and its pickles run with the rights of whoever loads them; let its owner do this",
             )
 
+    def _check_there(self) -> None:
+        """Make sure that the folder still holds the pool that was opened; costs a look at one file.
+
+        Raises:
+            NoSuchPoolError: the pool was deleted, or its folder renamed; there may be another one of its name.
+        """
+        found = self._file_of_manifest()
+        if found == self._seen:
+            return
+        if found is None:
+            # Without its description alone a pool that is open can still be read.
+            if self.paths.root.exists():
+                return
+            raise NoSuchPoolError(
+                f"the pool {self.name} is gone: it was deleted, or its folder renamed",
+                "see what there is: jobpool list, or JobPool.list()",
+            )
+        if Manifest.read(self.paths.pool_json).id != self.manifest.id:
+            raise NoSuchPoolError(
+                f"the pool {self.name} that was opened is gone, and another one has its name",
+                f"open that one: JobPool.open({self.name!r})",
+            )
+        self._seen = found
+
+    def _file_of_manifest(self) -> tuple[int, int, int] | None:
+        """What tells one pool.json from another that took its place; None if there is none."""
+        try:
+            found = os.stat(self.paths.pool_json)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns
+
     def _reader(self) -> StateReader:
+        self._check_there()
         try:
             return StateReader(self.paths.state_db)
         except PermissionError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-import sysconfig
 import traceback
 from types import TracebackType
 from typing import Any
 
 from jobpool_cli import errors
 from jobpool_cli.errors import ResultNotStorable
+from jobpool_cli.store.origins import is_library
 
 MESSAGE_LIMIT = 10_000
 FRAMES_LIMIT = 50_000
@@ -19,8 +19,6 @@ PICKLE_LIMIT = 1_000_000
 DEEPEST_FRAMES = 200
 
 _PACKAGE = os.path.dirname(errors.__file__) + os.sep
-# Frames in these folders are libraries': the user looks for the last one that is not.
-_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def qualified_name(kind: type[BaseException]) -> str:
@@ -81,7 +79,7 @@ def _deepest_user_frame(frames: TracebackType | None) -> list[Any] | None:
     found = None
     while frames is not None:
         code = frames.tb_frame.f_code
-        if not code.co_filename.startswith(("<frozen", _PACKAGE, *_LIBRARIES)):
+        if not code.co_filename.startswith(_PACKAGE) and not is_library(code.co_filename):
             found = [_sound(code.co_filename), frames.tb_lineno, _sound(code.co_qualname)]
         frames = frames.tb_next
     return found

@@ -38,6 +38,7 @@ from jobpool_cli.store.snapshot import (
     write_snapshot,
 )
 from jobpool_cli.store.values.pickles import main_file
+from jobpool_cli.store.values.slotted import SlottedPickler
 from jobpool_cli.worker.function import check_runnable, code_holder, innermost, unwrapped
 from jobpool_cli.worker.loading import callable_form
 from jobpool_cli.worker.unpicklable import find_unpicklable
@@ -274,7 +275,7 @@ class _FunctionPickler:
         )
 
 
-class _NotingPickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _NotingPickler(SlottedPickler):
     def __init__(self, file: io.BytesIO, notes: _FunctionPickler) -> None:
         super().__init__(file, protocol=5)
         self._notes = notes

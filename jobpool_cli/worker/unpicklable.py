@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+from jobpool_cli.store.values.pickles import type_name
+
 # A way longer than this is of no use to anyone, and a structure that is deeper may be endless.
 _DEEPEST = 12
 _WIDEST = 10_000
@@ -65,17 +67,12 @@ def find_unpicklable(function: object, fails: Callable[[object], Exception | Non
             seen.add(id(part.value))
             error = fails(part.value)
             if error is not None:
-                found = Unpicklable(str(part), _kind_of(part.value), error)
+                found = Unpicklable(str(part), type_name(part.value), error)
                 parts = _parts(part)
                 break
         else:
             break
     return found
-
-
-def _kind_of(value: object) -> str:
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _parts_of_call(function: Any, by: str) -> Iterator[_Part]:

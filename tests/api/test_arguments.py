@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 
 from jobpool_cli import JobPool, udf
 from jobpool_cli.errors import InputError
+from tests.conftest import ROOT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +110,6 @@ class Explosive:
 
 
 def test_a_value_that_does_not_load_in_a_worker_costs_its_own_task_alone() -> None:
-    import os  # noqa: PLC0415
-
     values: list[Any] = [Path("a")] * 3000
     values[1500] = Explosive(str(os.getpid()))
     pool = udf(lambda x: x is not None).map(values)
@@ -132,3 +134,27 @@ def test_objects_index_what_is_collected_as_themselves() -> None:
     frame = pool.collect()
     assert frame.index.tolist() == [Point(1, 2), Point(3, 4)]
     assert frame["result"].tolist() == [1, 3]
+
+
+def test_classes_with_slots_of_a_script_come_back_as_the_script_s_own(tmp_path: Path) -> None:
+    script = tmp_path / "slots.py"
+    script.write_text(
+        "import dataclasses\n"
+        "from jobpool_cli import udf\n"
+        "@dataclasses.dataclass(slots=True)\n"
+        "class Plain:\n    a: int\n"
+        "@dataclasses.dataclass(slots=True, frozen=True)\n"
+        "class Frozen:\n    a: int\n"
+        "class Derived(Plain):\n    __slots__ = ('b',)\n"
+        "def both(x):\n    return [x, Plain(7)]\n"
+        "given = [Plain(1), Frozen(2), Derived(3)]\n"
+        "found = udf(both).map(given, name='slots').results()\n"
+        "assert [(type(own), own) for own, _ in found] == [(type(each), each) for each in given], found\n"
+        "assert [made for _, made in found] == [Plain(7)] * 3\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, script], check=True, env=environment, timeout=60)
+    # Where there is no such script, there are copies, with slots of their own.
+    ((own, _), *_) = JobPool.open("slots").results()
+    assert own.a == 1
+    assert not hasattr(own, "__dict__")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobpool_cli import JobPool, udf
-from jobpool_cli.errors import WaitTimeoutError
+from jobpool_cli.errors import RemoteTraceback, WaitTimeoutError
 
 TICKS = 30
 Pool = JobPool[int]
@@ -106,6 +107,48 @@ def test_a_coroutine_raises_what_the_plain_method_raises(wait_at_gate: Callable[
         failing = await udf(lambda x: 1 / x).map_async([0])
         with pytest.raises(ZeroDivisionError):
             await failing.results_async()
+
+    asyncio.run(main())
+
+
+class Stopped(StopIteration):
+    """Its value must not be taken for an answer."""
+
+
+@pytest.mark.parametrize("kind", [StopIteration, Stopped])
+@pytest.mark.parametrize("name", ["results", "results_now", "collect"])
+def test_a_task_may_raise_what_generators_and_coroutines_cannot(kind: type[StopIteration], name: str) -> None:
+    def stop(x: int) -> int:
+        raise kind(x)
+
+    pool = udf(stop).map([7], wait=True)
+    with pytest.raises(kind) as caught:
+        getattr(pool, name)()
+    assert (caught.value.value, vars(caught.value)["task"]) == (7, 0)
+
+    async def main() -> None:
+        # As Python has it for every coroutine that raises StopIteration.
+        with pytest.raises(RuntimeError, match="raised StopIteration") as caught:
+            await asyncio.wait_for(getattr(pool, f"{name}_async")(), 20)
+        assert isinstance(caught.value.__cause__, kind)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, concurrent.futures.CancelledError])
+@pytest.mark.parametrize("name", ["results", "results_now", "collect"])
+def test_an_exception_that_futures_know_comes_through_a_coroutine_whole(kind: type[Exception], name: str) -> None:
+    def fail(x: int) -> int:
+        raise kind("far away", x)
+
+    pool = udf(fail).map([7], wait=True)
+
+    async def main() -> None:
+        with pytest.raises(kind) as caught:
+            await getattr(pool, f"{name}_async")()
+        assert caught.value.args == ("far away", 7)
+        assert vars(caught.value)["arguments"] == {"x": 7}
+        assert isinstance(caught.value.__cause__, RemoteTraceback)
 
     asyncio.run(main())
 

@@ -76,7 +76,7 @@ PUBLIC = [
 INNER = {
     "arguments", "call_arguments", "calls", "check", "check_tasks", "constants", "exceptions", "failure_groups",
     "failures", "first_failure", "follow", "follow_log", "follow_logs", "gather", "is_live", "iter_results",
-    "log_texts",
+    "log_texts", "result_batches",
     "remove_remains", "running_tasks", "snapshot", "stand_by", "submit", "task_logs", "task_table", "tasks_of_group",
     "watch",
 }  # fmt: skip

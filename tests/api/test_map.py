@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,51 @@ def test_a_decorated_function_is_still_a_function() -> None:
     assert area.__doc__ == "Be found in this module."
     assert repr(area) == "<udf area>"
     assert repr(udf()(len)) == "<udf len>"
+
+
+class Scaled:
+    """A class with functions that pools can run."""
+
+    def __init__(self, factor: int) -> None:
+        """Keep the factor."""
+        self.factor = factor
+
+    @udf
+    def times(self, x: int) -> int:
+        """Be a method."""
+        return self.factor * x
+
+    @udf
+    @classmethod
+    def named(cls, x: int) -> str:
+        """Be a class method."""
+        return cls.__name__ * x
+
+    @staticmethod
+    @udf
+    def plain(x: int) -> int:
+        """Be a static method."""
+        return x
+
+
+def test_a_decorated_method_is_still_a_method_and_can_be_mapped() -> None:
+    scaled = Scaled(3)
+    assert (scaled.times(2), Scaled.times(scaled, 2), Scaled.named(2), scaled.plain(2)) == (6, 6, "ScaledScaled", 2)
+    assert scaled.times.map(["2"]).results() == [6]
+    assert Scaled.named.map([1]).results() == ["Scaled"]
+    assert scaled.plain.map([5]).results() == [5]
+
+
+@pytest.mark.parametrize("given", [5, "area"])
+def test_what_is_no_function_is_refused_where_it_is_decorated(given: Any) -> None:
+    with pytest.raises(UsageError, match="takes a function"):
+        udf(given)
+
+
+def test_whole_numbers_and_lengths_of_time_may_be_those_of_other_libraries() -> None:
+    np = pytest.importorskip("numpy")
+    pool = area.map([1.0], max_workers=np.int64(1), timeout=np.float64(30), wait=True)
+    assert (pool.manifest.options.workers, pool.manifest.options.timeout) == (1, 30.0)
 
 
 def test_options_of_map_reach_the_pool_and_its_description() -> None:
@@ -84,6 +130,12 @@ def test_constants_are_given_by_keyword_and_those_named_like_an_option_by_consta
         ({"name": "last"}, "name"),
         ({"height": "wide"}, "height"),
         ({"depth": 3}, "depth"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"n_processes_per_worker": None}, "n_processes_per_worker"),
+        ({"max_retry": None}, "max_retry"),
+        ({"name": 5}, "name"),
+        ({"constants": [1]}, "constants"),
+        ({"constants": {1: 2}}, "constants"),
         ({"height": 1, "constants": {"height": 2}}, "twice"),
     ],
 )

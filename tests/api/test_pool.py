@@ -5,13 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobpool_cli import JobPool, options, udf
-from jobpool_cli.errors import ConflictError, NoSuchPoolError
+from jobpool_cli.errors import ConflictError, NoSuchPoolError, UsageError, WaitTimeoutError
 from jobpool_cli.model import TaskState
 from tests.conftest import ROOT
 
@@ -167,6 +168,65 @@ def test_debug_runs_one_task_here_and_changes_nothing(
     with pytest.raises(ZeroDivisionError):
         pool.debug(1)
     assert files() == before
+
+
+def test_a_pool_can_be_removed_as_soon_as_it_is_done() -> None:
+    for number in range(5):
+        made = udf(reciprocal).map([1], name=f"short-{number}")
+        made.results()
+        made.remove()
+    assert JobPool.list() == []
+
+
+READING = [
+    "status", "results", "results_now", "success", "errors", "first_error", "logs", "first_log", "logs_df", "arg_df",
+    "pending", "times", "done", "tail", "collect", "cancel", "retry", "resume", "remove",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READING)
+def test_of_a_pool_that_is_gone_every_method_says_so(pool: JobPool[float], name: str) -> None:
+    pool.paths.root.rename(pool.paths.root.with_name("elsewhere"))
+    with pytest.raises(NoSuchPoolError, match="reciprocals is gone"):
+        getattr(pool, name)()
+    assert "gone" in repr(pool)
+    JobPool.open("elsewhere").remove()
+
+
+def test_an_object_does_not_mistake_another_pool_of_the_same_name_for_its_own(pool: JobPool[float]) -> None:
+    JobPool.open("reciprocals").remove()
+    other = udf(reciprocal).map([5], name="reciprocals")
+    for name in READING:
+        with pytest.raises(NoSuchPoolError, match="another one has its name"):
+            getattr(pool, name)()
+    assert other.results() == [0.2]
+    assert JobPool.open("reciprocals") == other
+
+
+def test_a_pool_whose_description_was_written_anew_is_still_the_same(pool: JobPool[float]) -> None:
+    content = pool.paths.pool_json.read_bytes()
+    pool.paths.pool_json.unlink()
+    assert pool.done()
+    pool.paths.pool_json.write_bytes(content)
+    assert pool.success() == {0: 0.5, 2: 0.25}
+
+
+def test_a_wait_takes_a_length_of_time_in_any_form(wait_at_gate: Callable[[int], int], gate: Path) -> None:
+    made = udf(wait_at_gate).map([1])
+    for limit in (0.02, timedelta(milliseconds=20), "20ms"):
+        with pytest.raises(WaitTimeoutError, match=r"within 0\.02 s"):
+            made.wait(limit)
+    for wrong in ("soon", float("nan"), [1]):
+        with pytest.raises(UsageError):
+            made.wait(wrong)  # type: ignore[arg-type]  # a mistake
+    gate.touch()
+    made.wait("1m")
+
+
+@pytest.mark.parametrize("name", [None, 5])
+def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
+    with pytest.raises(UsageError, match="pool's name"):
+        JobPool.open(name)
 
 
 def test_a_misspelt_option_is_no_silent_no() -> None:

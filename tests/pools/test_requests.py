@@ -14,7 +14,7 @@ from jobpool_cli.errors import ConflictError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions, PoolState, TaskState
 from jobpool_cli.pool import JobPool
-from jobpool_cli.submit import remove
+from jobpool_cli.removal import remove
 from jobpool_cli.supervisor.launch import launch
 from tests.helpers import (
     Bench,
@@ -261,7 +261,7 @@ def test_a_pool_that_is_being_removed_cannot_be_resumed(bench: Bench, monkeypatc
         tried.append(target)
         os.replace(source, target)
 
-    monkeypatch.setattr("jobpool_cli.submit.os.rename", rename)
+    monkeypatch.setattr("jobpool_cli.removal.os.rename", rename)
     remove(pool.paths.root)
     assert len(tried) == 1
     assert not pool.paths.root.exists()

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from jobpool_cli.errors import DamagedPoolError, InputError
 from jobpool_cli.store.arguments.binding import Signature, bind, write_arguments
-from jobpool_cli.store.arguments.columns import encode_column
+from jobpool_cli.store.arguments.columns import pickle_array
 from jobpool_cli.store.arguments.decoding import ENCODING, JSON, PICKLE, decode_column
+from jobpool_cli.store.arguments.objects import store_objects
 from jobpool_cli.store.arguments.raw import RawArguments
 from jobpool_cli.store.arguments.rows import TaskArguments
 from jobpool_cli.store.arguments.stored import read_table
@@ -136,7 +137,7 @@ def iter_once() -> Iterator[int]:
 
 def test_a_value_that_cannot_be_stored_is_named() -> None:
     with pytest.raises(InputError, match="a value of x cannot be stored"):
-        encode_column("x", [iter_once()])
+        pickle_array("x", [iter_once()])
 
 
 def test_a_worker_loads_neither_pydantic_nor_pandas_for_plain_columns(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ columns = st.lists(values, max_size=4) | st.one_of(
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300)
 @given(columns)
 def test_any_python_values_come_back_exactly(column: list[Any]) -> None:
-    field, array = encode_column("x", column)
+    field, array = store_objects("x", column)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays([array], schema=pa.schema([field])), sink)
     table = pq.read_table(pa.BufferReader(sink.getvalue()))
@@ -207,5 +208,5 @@ def test_dates_at_both_ends_of_the_calendar_come_back() -> None:
         [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, UTC), None],
         [timedelta.min, timedelta.max],
     ):
-        field, array = encode_column("x", column)
+        field, array = store_objects("x", column)
         assert decode_column(array, field) == column

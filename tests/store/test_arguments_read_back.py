@@ -27,10 +27,12 @@ from jobpool_cli.store.arguments.rows import TaskArguments
 from jobpool_cli.store.arguments.signature import Parameter, Signature
 from jobpool_cli.store.arguments.stored import (
     arguments_frame,
+    open_arguments,
     read_calls,
+    read_constants,
     read_table,
     read_values,
-    stored_constants,
+    show_constants,
 )
 
 
@@ -49,6 +51,10 @@ def stored(folder: Path, function: Callable[..., Any] | Signature, values: objec
     paths.args.unlink(missing_ok=True)
     write_arguments(bind(signature, arguments_of(values, signature), constants, textual_constants=False), paths.args)
     return paths.args
+
+
+def constants_of(path: Path) -> dict[str, object]:
+    return read_constants(path, open_arguments(path)[1])
 
 
 def test_values_read_back_as_they_were_given(tmp_path: Path) -> None:
@@ -103,10 +109,12 @@ def test_a_value_whose_class_is_gone_is_said_to_be_so(tmp_path: Path, monkeypatc
     del sys.modules["short_lived"]
     (tmp_path / "short_lived.py").unlink()
     field = pa.field("x", pa.binary(), metadata={b"jobpool.encoding": b"pickle"})
-    pq.write_table(pa.Table.from_arrays([pa.array([data])], schema=pa.schema([field])), tmp_path / "args.parquet")
+    stored_values = pa.array([data, pickle.dumps(5)])
+    pq.write_table(pa.Table.from_arrays([stored_values], schema=pa.schema([field])), tmp_path / "args.parquet")
     assert "not readable here: " in read_table(tmp_path / "args.parquet")["x"][0].as_py()
     with pytest.raises(DamagedPoolError, match="cannot be loaded"):
         read_values(tmp_path / "args.parquet")
+    assert read_calls(tmp_path / "args.parquet", [1, 0], skip_unreadable=True) == [{"x": 5}, {}]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +194,29 @@ def test_any_dataframe_reads_back_as_it_was(frame: pd.DataFrame, tmp_path: Path)
     assert len(read_values(path)) == len(frame)
 
 
+def test_a_geodataframe_reads_back_with_its_geometries_and_reference_systems(tmp_path: Path) -> None:
+    gpd = pytest.importorskip("geopandas")
+    testing = pytest.importorskip("geopandas.testing")
+    shapely = pytest.importorskip("shapely")
+    points = [shapely.Point(0, 0, 5), None, shapely.Point(1, 1)]
+    frame = gpd.GeoDataFrame({"n": [1, 2, 3], "site": points}, geometry="site", crs=4326)
+    frame["projected"] = frame["site"].to_crs(3857)
+    path = stored(tmp_path, any_name, frame)
+    found = arguments_frame(path)
+    testing.assert_geodataframe_equal(found, frame)
+    assert (found.crs, found["projected"].crs) == (frame.crs, frame["projected"].crs)
+    testing.assert_geodataframe_equal(arguments_frame(path, [2]), frame.iloc[[2]].reset_index(drop=True))
+    assert read_calls(path, [0]) == [{"n": 1, "site": points[0], "projected": frame["projected"][0]}]
+    plain = pd.DataFrame({"site": frame["site"]})
+    assert type(arguments_frame(stored(tmp_path, any_name, plain))) is pd.DataFrame
+
+
+def test_the_arguments_of_a_dataframe_are_parquet_for_everybody(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    frame = pd.DataFrame({"a": pd.Categorical(["x", "y"]), "b": pd.array([1, 2], dtype="Int64")})
+    assert polars.read_parquet(stored(tmp_path, any_name, frame)).to_dicts() == frame.to_dict("records")
+
+
 def test_a_constant_arrives_as_it_is_and_once(tmp_path: Path) -> None:
     def f(x: int, a: Any, b: Any, c: Any) -> tuple[Any, Any, Any, int]:
         return a, b, c, x
@@ -199,26 +230,53 @@ def test_a_constant_arrives_as_it_is_and_once(tmp_path: Path) -> None:
     assert call(1)[0] is call(2)[0]
     np.testing.assert_array_equal(call(1)[0], array)
     assert call(1)[1:] == ((1, [None]), "5", 1)
-    assert list(stored_constants(path)) == ["a", "b", "c"]
+    assert list(constants_of(path)) == ["a", "b", "c"]
 
 
 def test_a_large_constant_that_is_cut_off_is_a_damage(tmp_path: Path) -> None:
     path = stored(tmp_path, any_name, [{}], x="a" * 100_000, y=list(range(50_000)))
-    assert stored_constants(path) == {"x": "a" * 100_000, "y": list(range(50_000))}
+    assert constants_of(path) == {"x": "a" * 100_000, "y": list(range(50_000))}
     file = PoolPaths(tmp_path).constants / "0001.pickle"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(DamagedPoolError, match=r"0001\.pickle holds .* bytes instead of"):
-        stored_constants(path)
+        constants_of(path)
     file.unlink()
     with pytest.raises(DamagedPoolError, match="cannot be read"):
         TaskArguments(path, any_name)
+
+
+@pytest.mark.parametrize("name", ["../planted.pickle", "/elsewhere/planted.pickle"])
+def test_a_constant_is_read_from_the_pool_alone(name: str, tmp_path: Path) -> None:
+    path = stored(tmp_path, any_name, [{}], x="a" * 100_000)
+    table = pq.read_table(path)
+    stray = table.schema.metadata[b"jobpool.constants"].replace(b"0000.pickle", name.encode())
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"jobpool.constants": stray}), path)
+    with pytest.raises(DamagedPoolError, match="names a file outside of its pool"):
+        TaskArguments(path, any_name)
+
+
+def test_people_see_constants_without_large_ones_being_read(tmp_path: Path) -> None:
+    path = stored(tmp_path, any_name, [{}], n=5, odd={1}, large=np.zeros(1_000_000))
+    (PoolPaths(tmp_path).constants / "0000.pickle").unlink()
+    shown = show_constants(path)
+    assert repr(shown) == "{'n': 5, 'odd': {1}, 'large': <numpy.ndarray, 8,000,139 bytes>}"
+    assert isinstance(shown["odd"], str)
+
+
+def test_nothing_is_unpickled_from_the_pool_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stored(tmp_path, any_name, [{"x": {1}}], odd={1})
+    monkeypatch.setattr("os.geteuid", lambda: 4242)
+    monkeypatch.setattr("jobpool_cli.store.arguments.decoding.unpickled", None)
+    notice = "<not shown: it would have to be unpickled, and the pool is another user's>"
+    assert repr(show_constants(path)) == f"{{'odd': {notice}}}"
+    assert read_table(path).to_pylist() == [{"x": notice}]
 
 
 def test_a_constant_is_converted_as_values_are(tmp_path: Path) -> None:
     def f(x: int, when: date, n: int | None = 1, *, m: float = 0.0) -> None: ...
 
     path = stored(tmp_path, f, [1], when="2024-01-31", n=None, m=2)
-    assert repr(stored_constants(path)) == repr({"when": date(2024, 1, 31), "n": None, "m": 2.0})
+    assert repr(constants_of(path)) == repr({"when": date(2024, 1, 31), "n": None, "m": 2.0})
     for name, value, message in (
         ("when", "x", "the constant when: 'x' is not a date: "),
         ("m", None, "the constant m: the value is missing, and a float is needed"),

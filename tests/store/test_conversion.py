@@ -115,7 +115,8 @@ def test_text_becomes_what_the_annotation_says_and_a_worker_gets_it(
         (int, [1, 2], [1, 2]),
         (float, [1, 2.5], [1.0, 2.5]),
         (float, [2**60 + 1, None], [float(2**60 + 1), math.nan]),
-        (str, [1, "a", 2.5, None], ["1", "a", "2.5", ""]),
+        (str, [1, "a", 2.5], ["1", "a", "2.5"]),
+        (str | None, ["a", None], ["a", None]),
         (str, [1, 2], ["1", "2"]),
         (int | None, [1, None], [1, None]),
         (int | None, [None, None], [None, None]),
@@ -295,3 +296,15 @@ def test_parquet_types_reach_the_function_as_python_values(
     raw = read_arguments(str(tmp_path / "x.parquet"))
     found = back(bind(signature, raw, {}), signature, tmp_path / "args.parquet")[0]
     assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [pa.table({"x": pa.array(["a", None])}), pa.table({"x": pa.array(["a", None]).dictionary_encode()})],
+    ids=["text", "dictionary"],
+)
+def test_a_missing_text_that_is_told_from_an_empty_one_is_no_empty_text(table: pa.Table) -> None:
+    raw = RawArguments(table, textual=False, source="a.parquet")
+    signature = Signature("f", (Parameter("x", str),))
+    with pytest.raises(InputError, match="row 2, column x: the value is missing, and a str is needed"):
+        bind(signature, raw, {})

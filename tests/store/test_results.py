@@ -3,16 +3,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.store.outcomes import results, segments
+from jobpool_cli.store.outcomes.collect import assemble
 from jobpool_cli.store.outcomes.results import read_results
+from jobpool_cli.store.outcomes.segments import read_outcomes
 from jobpool_cli.store.values import codec as values
+from tests.helpers import imports_undone
 
 
 def read(books: Any, tasks: list[int] | None = None) -> list[tuple[int, object]]:
@@ -87,8 +92,8 @@ def test_few_values_exist_at_a_time(books: Any, monkeypatch: pytest.MonkeyPatch)
     lengths: list[int] = []
     decode: Callable[..., list[object]] = values.decode
 
-    def counted(*arguments: Any) -> list[object]:
-        decoded = decode(*arguments)
+    def counted(*arguments: Any, **named: Any) -> list[object]:
+        decoded = decode(*arguments, **named)
         lengths.append(len(decoded))
         return decoded
 
@@ -97,6 +102,36 @@ def test_few_values_exist_at_a_time(books: Any, monkeypatch: pytest.MonkeyPatch)
     books.seal()
     assert len(read(books)) == 95
     assert lengths == [10] * 9 + [5]
+
+
+MANY = 500
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_results_of_classes_that_the_reader_lacks_share_copies_of_these(
+    books: Any, tmp_path: Path, *, sealed: bool
+) -> None:
+    lines = "\n".join(f"    def method_{number}(self): return {number}" for number in range(20))
+    (tmp_path / "job_of_results.py").write_text(f"class A:\n{lines}\nclass B:\n{lines}\n")
+    with imports_undone():
+        sys.path.insert(0, str(tmp_path))
+        job: Any = __import__("job_of_results")
+        books.succeed(range(MANY), [job.A() for _ in range(MANY)])
+        books.succeed([MANY, MANY + 1], [job.B(), 3])
+        books.succeed([MANY + 2], [None])
+        if sealed:
+            books.seal()
+        with books.reader() as reader:
+            size = sum(table["result_pickle"].nbytes for table in read_outcomes(books.paths, reader))
+        assert size < 1000 * MANY
+    (tmp_path / "job_of_results.py").unlink()
+    found: list[Any] = [value for _, value in read(books)]
+    assert [type(value).__name__ for value in found] == ["A"] * MANY + ["B", "int", "NoneType"]
+    assert found[0].method_7() == 7
+    assert type(found[0]) is type(found[1])
+    with books.reader() as reader:
+        collected = assemble([*read_outcomes(books.paths, reader)], pa.table({}), drop_index=True).to_pandas()
+    assert [type(value).__name__ for value in collected["result"][:MANY]] == ["A"] * MANY
 
 
 class Unreadable:

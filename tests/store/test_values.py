@@ -193,6 +193,7 @@ def test_numpy_scalars_keep_their_dtype(data: st.DataObject) -> None:
         ([{"a": 1}, {"a": 2, "b": 3}, {}], pa.struct([("a", pa.int64()), ("b", pa.int64())])),
         ([{1: "a"}, {}, None], pa.map_(pa.int64(), pa.string())),
         ([np.float32(1), None], pa.float32()),
+        ([np.float64(1), None], pa.float64()),
         ([np.arange(3), np.arange(0), None], pa.list_(pa.int64())),
         ([np.eye(2), np.ones((0, 2))], pa.list_(pa.list_(pa.float64(), 2))),
         ([pd.Timestamp("2026-01-01", tz="UTC").as_unit("ns"), None], pa.timestamp("ns", "UTC")),

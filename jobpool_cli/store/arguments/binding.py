@@ -7,8 +7,8 @@ is accepted, and as which value, is pydantic's throughout.
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from jobpool_cli.store.arguments.objects import convert_objects
 from jobpool_cli.store.arguments.raw import Form, RawArguments
 from jobpool_cli.store.arguments.signature import Parameter, Signature
 from jobpool_cli.store.arguments.textcells import infer_column
+from jobpool_cli.store.values.pickles import pickled
 
 __all__ = ["BoundArguments", "Parameter", "Signature", "bind", "write_arguments"]
 
@@ -170,10 +171,13 @@ def _with_dtype(field: pa.Field, given: pa.Field, dtype: object, parameter: Para
     """Note pandas' type of a column, so that a DataFrame comes back as it was; not where the annotation changed it."""
     if dtype is None or (parameter.annotated and field.type != given.type):
         return field
-    data = pickle.dumps(dtype, 5)
+    try:
+        data = pickled(dtype)
+    except Exception:  # noqa: BLE001 - a type of the user's own; then the column has the type of its values
+        return field
     if len(data) > _LARGEST_DTYPE:
         return field
-    return field.with_metadata({**(field.metadata or {}), DTYPE: data})
+    return field.with_metadata({**(field.metadata or {}), DTYPE: base64.b64encode(data)})
 
 
 def _plain_column(column: pa.ChunkedArray, field: pa.Field, *, from_file: bool) -> Converted:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 
 from jobpool_cli.errors import InputError
 from jobpool_cli.store.arguments.decoding import ENCODING, JSON, PICKLE
 from jobpool_cli.store.values.buffers import binaries, filled, fixed_width, lengths_of, lists, presence, texts
-from jobpool_cli.store.values.pickles import pickled
-from jobpool_cli.store.values.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls
+from jobpool_cli.store.values.pickles import Copies, copies_metadata, pickled
+from jobpool_cli.store.values.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls, microseconds_of
 
 NoneType = type(None)
 
@@ -61,25 +60,13 @@ def many_objects() -> Iterator[None]:
             gc.enable()
 
 
-def encode_column(name: str, values: Sequence[Any], *, pickles: bool = True) -> tuple[pa.Field, pa.Array]:
-    """A column for values of any kind, from which exactly these values come back.
-
-    Args:
-        name: the column's name.
-        values: the values, one per row; None is null.
-        pickles: whether what JSON cannot hold is pickled; False for values that came from JSON.
-
-    Raises:
-        InputError: a value can be stored in no way.
-    """
+def json_column(name: str, values: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
+    """A column for values that came from JSON, one per row, None for null; exactly these come back."""
     array = plain_array(values)
     if array is not None:
         return pa.field(name, array.type), array
-    # What came from JSON goes back into it without a question.
-    if not pickles or json_exact(values):
-        array = json_array(values)
-        return pa.field(name, array.type, metadata={ENCODING: JSON}), array
-    return pa.field(name, pa.binary(), metadata={ENCODING: PICKLE}), pickle_array(name, values)
+    array = json_array(values)
+    return pa.field(name, array.type, metadata={ENCODING: JSON}), array
 
 
 def plain_array(values: Sequence[Any]) -> pa.Array | None:
@@ -133,16 +120,17 @@ def json_exact_all(values: Iterable[object]) -> bool:
     return all(type(value) in _JSON_SCALARS or (type(value) is not tuple and json_exact(value)) for value in values)
 
 
-def pickle_array(name: str, values: Iterable[Any]) -> pa.Array:
-    """The values as pickles."""
+def pickle_array(name: str, values: Iterable[Any]) -> tuple[pa.Array, dict[bytes, bytes]]:
+    """The values as pickles, and the metadata of their column."""
+    copies: Copies = {}
     try:
-        stored = [None if value is None else pickled(value) for value in values]
+        stored = [None if value is None else pickled(value, copies) for value in values]
     except Exception as error:  # a value's own __reduce__ may raise anything
         raise InputError(
             f"a value of {name} cannot be stored: {type(error).__name__}: {error}",
             "pass what it is made from (a path, an identifier), and make the object in the function",
         ) from error
-    return binaries(stored, presence(stored))
+    return binaries(stored, presence(stored)), {ENCODING: PICKLE, **copies_metadata(copies)}
 
 
 def _datetimes(values: list[Any]) -> pa.Array | None:
@@ -152,11 +140,10 @@ def _datetimes(values: list[Any]) -> pa.Array | None:
         return None
     valid = presence(values)
     if list(zones.values()) == [None]:
-        return fixed_width(np.array(values, "M8[us]").view(np.int64), pa.timestamp("us"), valid)
+        return fixed_width(microseconds_of(values, naive=True), pa.timestamp("us"), valid)
     # Pydantic has a class of zones of its own.
     if all(zone is UTC or (type(zone).__name__ == "TzInfo" and str(zone) == "UTC") for zone in zones.values()):
-        moments = [None if value is None else value.replace(tzinfo=None) for value in values]
-        return fixed_width(np.array(moments, "M8[us]").view(np.int64), pa.timestamp("us", "UTC"), valid)
+        return fixed_width(microseconds_of(values, naive=False), pa.timestamp("us", "UTC"), valid)
     return None
 
 

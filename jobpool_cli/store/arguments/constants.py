@@ -23,6 +23,7 @@ from jobpool_cli.store.arguments.decoding import FILE, PICKLE, TEXT
 from jobpool_cli.store.arguments.objects import UnstorableError, pickle_of
 from jobpool_cli.store.arguments.signature import Parameter, Signature
 from jobpool_cli.store.arguments.textcells import infer_column
+from jobpool_cli.store.values.pickles import type_name
 
 _LARGEST_IN_FOOTER = 16_384
 
@@ -102,7 +103,7 @@ def _stored(parameter: Parameter, value: object, text: str | None, files: dict[s
     # A number: any text may be the name of an argument that goes to **kwargs.
     file = f"{len(files):04d}.pickle"
     files[file] = data
-    return [FILE, {"name": file, "bytes": len(data)}]
+    return [FILE, {"name": file, "bytes": len(data), "kind": type_name(value)}]
 
 
 def _of_text(parameter: Parameter, text: str) -> object:

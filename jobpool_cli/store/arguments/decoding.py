@@ -18,7 +18,7 @@ import pyarrow as pa
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.store.arguments.signature import Parameter
 from jobpool_cli.store.values.buffers import null_positions
-from jobpool_cli.store.values.pickles import unpickled
+from jobpool_cli.store.values.pickles import copies_in, unpickled
 
 # Field metadata: how a stored column is read.
 ENCODING = b"jobpool.encoding"
@@ -29,13 +29,14 @@ PICKLE = b"pickle"  # a pickle; only from the Python API or where nothing else g
 COLUMN = b"column"  # as a column of results is stored; the codec's own metadata says how
 LITERAL = b"literal"  # JSON text that is the value, whatever the annotation
 
-# In CONSTANTS: {"name": ..., "bytes": ...}, a file with a pickle, in a folder beside args.parquet.
+# In CONSTANTS: {"name": ..., "bytes": ..., "kind": ...}, a file with a pickle, in a folder beside args.parquet.
 FILE = "file"
 
 # Field metadata: a null is no value; the task does not give that argument, and the parameter's default counts.
 OPTIONAL = b"jobpool.optional"
 
-# Field metadata: pandas' type of the column, pickled, where the arguments were a DataFrame and it is still the same.
+# Field metadata: pandas' type of the column (or ``Geometries``), where the arguments were a DataFrame and it is still
+# the same: a pickle in base64, since other readers of Parquet refuse metadata that is no text.
 DTYPE = b"jobpool.dtype"
 
 # Schema metadata: values that are the same for every task, as JSON {name: [encoding, stored value]}.
@@ -201,14 +202,19 @@ def _from_text(stored: list[Any], _field: pa.Field, parameter: Parameter | None)
     return list(map(text_converter(parameter.annotation), stored))
 
 
-def load_pickles(stored: list[Any]) -> list[object]:
+def load_pickles(stored: list[Any], field: pa.Field | None = None) -> list[object]:
     """Values from pickles of a pool that belongs to the user who runs this.
+
+    Args:
+        stored: the pickles.
+        field: that of their column, where they are from one.
 
     Raises:
         DamagedPoolError: one cannot be loaded, say because its class is gone.
     """
     try:
-        return [unpickled(each) for each in stored]
+        copies = copies_in(field.metadata) if field is not None else None
+        return [unpickled(each, copies) for each in stored]
     except Exception as error:  # any class may raise anything when it is restored
         raise DamagedPoolError(
             f"a stored argument cannot be loaded: {type(error).__name__}: {error}",
@@ -216,8 +222,8 @@ def load_pickles(stored: list[Any]) -> list[object]:
         ) from error
 
 
-def _from_pickle(stored: list[Any], _field: pa.Field, _parameter: Parameter | None) -> list[object]:
-    return load_pickles(stored)
+def _from_pickle(stored: list[Any], field: pa.Field, _parameter: Parameter | None) -> list[object]:
+    return load_pickles(stored, field)
 
 
 DECODERS: dict[bytes, Callable[[list[Any], pa.Field, Parameter | None], list[object]]] = {

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from jobpool_cli.errors import InputError
 from jobpool_cli.store.values.buffers import fixed_width
+from jobpool_cli.store.values.geometry import Geometries, active_geometry, crs_text, is_geometry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +49,17 @@ def is_lazy(value: object) -> bool:
 
 
 def frame_columns(frame: Any) -> tuple[list[Any], list[Column], dict[Any, object], int]:
-    """A table's column names, its columns, pandas' types of them where it is pandas', and the number of rows."""
+    """A table's column names, its columns, pandas' types of them where it is pandas', and the number of rows.
+
+    In the place of the type of geometries stands what it does not tell: ``Geometries``.
+    """
     if _is_a(frame, "pandas", "DataFrame"):
         columns = [frame.iloc[:, position] for position in range(frame.shape[1])]
-        dtypes = {name: column.dtype for name, column in zip(frame.columns, columns, strict=True)}
+        active = active_geometry(frame)
+        dtypes = {
+            name: Geometries(crs_text(column.array), name == active) if is_geometry(column.dtype) else column.dtype
+            for name, column in zip(frame.columns, columns, strict=True)
+        }
         return list(frame.columns), [series_column(column) for column in columns], dtypes, len(frame)
     if _is_a(frame, "polars", "DataFrame"):
         return list(frame.columns), [series_column(frame[name]) for name in frame.columns], {}, frame.height

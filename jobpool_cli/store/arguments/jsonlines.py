@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobpool_cli.errors import InputError
-from jobpool_cli.store.arguments.columns import encode_column, many_objects
+from jobpool_cli.store.arguments.columns import json_column, many_objects
 
 
 def parse_json_lines(data: bytes, name: str) -> pa.Table:
@@ -30,7 +30,7 @@ def _table(rows: list[dict[str, Any]], name: str) -> pa.Table:
     for column in names:
         if not column.strip():
             raise InputError(f"{name}: a key is empty", "every key names an argument")
-    encoded = [encode_column(column, values, pickles=False) for column, values in zip(names, columns, strict=True)]
+    encoded = [json_column(column, values) for column, values in zip(names, columns, strict=True)]
     if not encoded:
         # Objects without keys: rows without arguments still count.
         return pa.table({"": pa.nulls(n_rows)}).select([])

@@ -19,7 +19,7 @@ from jobpool_cli.store.arguments.signature import Parameter
 from jobpool_cli.store.values.buffers import binaries, fixed_width, presence
 from jobpool_cli.store.values.codec import KIND_KEY, fit_values
 from jobpool_cli.store.values.fitted import Fitted
-from jobpool_cli.store.values.pickles import pickled, unpickled
+from jobpool_cli.store.values.pickles import Copies, copies_metadata, pickled, type_name, unpickled
 
 _LARGEST_LOADED = 1 << 20
 # Frames and tables are not among them: one for each task is pickled faster.
@@ -96,16 +96,17 @@ def store_objects(name: str, values: Sequence[Any], *, nulls: bool = True) -> tu
             array = json_array(values, null=None if nulls else "null")
             return pa.field(name, array.type, metadata={ENCODING: LITERAL}), array
     pickles: list[bytes | None] = []
+    copies: Copies = {}
     known: set[type] = set()
     for position, value in enumerate(values):
         if nulls and value is None:
             pickles.append(None)
             continue
         # One of each type is loaded again: most of what cannot be is so by its class.
-        pickles.append(pickle_of(value, position, load=type(value) not in known))
+        pickles.append(pickle_of(value, position, copies, load=type(value) not in known))
         known.add(type(value))
     array = binaries(pickles, presence(pickles))
-    return pa.field(name, array.type, metadata={ENCODING: PICKLE}), array
+    return pa.field(name, array.type, metadata={ENCODING: PICKLE, **copies_metadata(copies)}), array
 
 
 def _as_results(values: Sequence[Any]) -> Fitted | None:
@@ -117,27 +118,25 @@ def _as_results(values: Sequence[Any]) -> Fitted | None:
     return None if fitted.misfits else fitted
 
 
-def pickle_of(value: object, position: int = 0, *, load: bool = True) -> bytes:
+def pickle_of(value: object, position: int = 0, copies: Copies | None = None, *, load: bool = True) -> bytes:
     """The value's pickle.
 
     Args:
         value: anything.
         position: where it stands, for the error.
+        copies: where the copies of classes go, to be stored beside the pickle; without it they are part of it.
         load: whether to see that the pickle can be loaded; a worker that cannot loses the whole batch.
 
     Raises:
         UnstorableError: there is no such pickle; the error names the kind of value, and what pickle says of it.
     """
     try:
-        data = pickled(value)
+        data = pickled(value, copies)
         if load and len(data) < _LARGEST_LOADED:
-            unpickled(data)
+            unpickled(data, copies)
     except Exception as error:  # a value's own __reduce__ may raise anything
-        kind = type(value).__qualname__
-        if type(value).__module__ != "builtins":
-            kind = f"{type(value).__module__}.{kind}"
         why = str(error) or type(error).__name__
-        problem = f"{with_article(kind)}, which cannot be sent to another process: {why}"
+        problem = f"{with_article(type_name(value))}, which cannot be sent to another process: {why}"
         raise UnstorableError(position, problem) from error
     return data
 

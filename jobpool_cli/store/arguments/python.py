@@ -66,8 +66,11 @@ def arguments_of(values: object, signature: Signature) -> RawArguments:
             column = array_column(values)
         elif isinstance(values, array.array) and values.typecode not in {"u", "w"}:
             column = array_column(np.frombuffer(values, values.typecode) if values else np.empty(0, values.typecode))
-        elif isinstance(values, range) and -(2**63) <= min(values, default=0) <= max(values, default=0) < 2**63:
-            column = array_column(np.arange(values.start, values.stop, values.step, dtype=np.int64))
+        elif isinstance(values, range) and all(map(_is_int64, (values.start, values.step, *values[-1:]))):
+            # Not by start and stop: where the stop is past the last integer, NumPy would leave numbers out.
+            column = array_column(
+                np.arange(len(values), dtype=np.int64) * np.int64(values.step) + np.int64(values.start)
+            )
         else:
             column = _items(values, kind)
         source = f"the {kind}"
@@ -115,6 +118,10 @@ def _refuse(values: object, kind: str) -> None:  # noqa: C901 - one case a kind
         raise InputError(f"map was given the class {values.__name__}", "give it a list of values")
     if _is_model(values):
         raise InputError(f"map was given one {kind}", "for a task for that one value: map([value])")
+
+
+def _is_int64(value: int) -> bool:
+    return -(2**63) <= value < 2**63
 
 
 def _is_view(values: object) -> bool:

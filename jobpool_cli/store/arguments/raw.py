@@ -52,7 +52,7 @@ class RawArguments:
         source: what to call it in messages.
         form: how it was given.
         objects: columns of Python values; in ``table`` nulls keep their places.
-        dtypes: pandas' own types of the columns, where the arguments were a DataFrame.
+        dtypes: pandas' own types of the columns, where the arguments were a DataFrame; see ``frame_columns``.
     """
 
     table: pa.Table

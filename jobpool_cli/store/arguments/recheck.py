@@ -47,8 +47,7 @@ def check_stored(path: Path, signature: Signature, tasks: Sequence[int] | None =
     bad: list[tuple[str, BadCell]] = []
     n_bad = 0
     try:
-        match_names(signature, raw, read_constants(path, table.schema))
-        read_constants(path, table.schema, signature)
+        match_names(signature, raw, read_constants(path, table.schema, signature))
         for field in table.schema:
             parameter = signature.parameter(field.name)
             assert parameter is not None  # noqa: S101 - match_names refused the others

@@ -6,8 +6,9 @@ back exactly; otherwise its field's metadata says how the stored values are to b
 
 from __future__ import annotations
 
+import base64
 import json
-import pickle
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ from jobpool_cli.store.arguments.decoding import (
 )
 from jobpool_cli.store.arguments.signature import Signature
 from jobpool_cli.store.values.buffers import fixed_width, presence, texts
+from jobpool_cli.store.values.geometry import Geometries, geo_of, geometries_of
+from jobpool_cli.store.values.pickles import unpickled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +48,7 @@ def read_table(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     """The arguments for people: one plain column per argument, in the order of the user's file.
 
     Values that Arrow has no type for show as text: JSON as it is stored, a pickle by the value's ``repr``. Loading a
-    pickle runs code, so only for a pool of one's own.
+    pickle runs code: from a pool that is another user's, none is.
 
     Args:
         path: the pool's args.parquet.
@@ -54,12 +57,15 @@ def read_table(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     table = read_stored(path, tasks)
     for index, field in enumerate(table.schema):
         if (field.metadata or {}).get(ENCODING) == PICKLE:
-            shown = [None if data is None else _shown(data) for data in plain_values(table.column(index))]
+            show = _shown if _is_own(path) else _not_loaded
+            shown = [None if data is None else show(data, field) for data in plain_values(table.column(index))]
             table = table.set_column(index, field.name, texts(shown, presence(shown)))
     return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
 
 
-def read_calls(path: Path, tasks: Sequence[int] | None = None) -> list[dict[str, object]]:
+def read_calls(
+    path: Path, tasks: Sequence[int] | None = None, *, skip_unreadable: bool = False
+) -> list[dict[str, object]]:
     """What each task's call is given by name, constants aside, as Python values.
 
     A value that its annotation made of stored text (a path, an enum's member) is that text: the code is not loaded.
@@ -68,11 +74,18 @@ def read_calls(path: Path, tasks: Sequence[int] | None = None) -> list[dict[str,
     Args:
         path: the pool's args.parquet.
         tasks: which ones, in this order; all by default.
+        skip_unreadable: a task of which a value cannot be loaded has an empty call.
 
     Raises:
         DamagedPoolError: the file cannot be read, or a value cannot be loaded.
     """
-    return _calls(read_stored(path, tasks), tasks)
+    table = read_stored(path, tasks)
+    try:
+        return _calls(table, tasks)
+    except DamagedPoolError:
+        if not skip_unreadable:
+            raise
+    return [_readable_call(table.slice(row, 1)) for row in range(table.num_rows)]
 
 
 def read_values(path: Path, tasks: Sequence[int] | None = None) -> list[object]:
@@ -90,16 +103,19 @@ def read_values(path: Path, tasks: Sequence[int] | None = None) -> list[object]:
 def arguments_frame(path: Path, tasks: Sequence[int] | None = None) -> pd.DataFrame:
     """The arguments as a DataFrame of real values, a row per task.
 
-    A DataFrame that was given comes back as it was, but for its index; other columns have the types that pandas gives
-    such values.
+    A DataFrame that was given, or a GeoDataFrame, comes back as it was, but for its index; other columns have the types
+    that pandas gives such values.
 
     Args and errors are those of ``read_calls``.
     """
     import pandas as pd  # noqa: PLC0415 - half a second, and nothing else here needs it
 
     table = read_stored(path, tasks)
-    columns = {field.name: _series(table.column(field.name), field) for field in table.schema}
-    return pd.DataFrame(columns, index=pd.RangeIndex(_n_rows(table, tasks)))
+    dtypes = {field.name: _dtype(field) for field in table.schema}
+    columns = {field.name: _series(table.column(field.name), field, dtypes[field.name]) for field in table.schema}
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(_n_rows(table, tasks)))
+    active = [name for name, dtype in dtypes.items() if isinstance(dtype, Geometries) and dtype.active]
+    return geo_of(frame, active[0]) if active else frame
 
 
 def read_stored(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
@@ -112,9 +128,38 @@ def read_stored(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     return table.replace_schema_metadata(schema.metadata)
 
 
-def stored_constants(path: Path) -> dict[str, object]:
-    """The constants of a pool, from its args.parquet; loads pickles, so only for a pool of one's own."""
-    return read_constants(path, open_arguments(path)[1])
+class Description(str):
+    """Text that stands for a value: shown without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return the text."""
+        return str(self)
+
+
+def show_constants(path: Path) -> dict[str, object]:
+    """The constants of a pool for people: plain values as they are, a ``Description`` of others.
+
+    Large ones are described unread, and in a pool that is another user's all that would have to be unpickled.
+
+    Args:
+        path: the pool's args.parquet.
+
+    Raises:
+        DamagedPoolError: the file cannot be read.
+    """
+    _, schema = open_arguments(path)
+    show = _shown if _is_own(path) else _not_loaded
+    shown: dict[str, object] = {}
+    for name, (encoding, value) in _constants_in(schema).items():
+        if encoding == FILE:
+            shown[name] = Description(f"<{value['kind']}, {value['bytes']:,} bytes>")
+        elif encoding == PICKLE.decode():
+            shown[name] = Description(show(bytes.fromhex(value), pa.field(name, pa.binary())))
+        else:
+            shown[name] = value
+    return shown
 
 
 def read_constants(path: Path, schema: pa.Schema, signature: Signature | None = None) -> dict[str, object]:
@@ -129,7 +174,7 @@ def read_constants(path: Path, schema: pa.Schema, signature: Signature | None = 
         DamagedPoolError: a constant's file is not whole.
     """
     constants: dict[str, object] = {}
-    for name, (encoding, value) in json.loads((schema.metadata or {}).get(CONSTANTS, b"{}")).items():
+    for name, (encoding, value) in _constants_in(schema).items():
         if encoding == "":
             constants[name] = value
         elif encoding == FILE:
@@ -155,7 +200,15 @@ def open_arguments(path: Path) -> tuple[pq.ParquetFile, pa.Schema]:
     return file, file.schema_arrow
 
 
+def _constants_in(schema: pa.Schema) -> dict[str, tuple[str, Any]]:
+    """The encoding and the stored value of each constant."""
+    found: dict[str, tuple[str, Any]] = json.loads((schema.metadata or {}).get(CONSTANTS, b"{}"))
+    return found
+
+
 def _read_constant(path: Path, name: str, size: int) -> bytes:
+    if Path(name).name != name:
+        raise DamagedPoolError(f"{path} names a file outside of its pool: {name!r}")
     file = PoolPaths(path.parent).constants / name
     try:
         data = file.read_bytes()
@@ -200,6 +253,13 @@ def _calls(table: pa.Table, tasks: Sequence[int] | None) -> list[dict[str, objec
     return calls
 
 
+def _readable_call(row: pa.Table) -> dict[str, object]:
+    try:
+        return _calls(row, None)[0]
+    except DamagedPoolError:
+        return {}
+
+
 def _n_rows(table: pa.Table, tasks: Sequence[int] | None) -> int:
     """The number of rows, which Parquet forgets if there is no column."""
     if table.num_columns:
@@ -207,25 +267,45 @@ def _n_rows(table: pa.Table, tasks: Sequence[int] | None) -> int:
     return int((table.schema.metadata or {}).get(ROWS, b"0")) if tasks is None else len(tasks)
 
 
-def _shown(data: object) -> str:
+def _shown(data: object, field: pa.Field) -> str:
     """A pickled value for people; where its class is gone, why there is none to show."""
     try:
-        (value,) = load_pickles([data])
+        (value,) = load_pickles([data], field)
         return repr(value)
     except Exception as error:  # noqa: BLE001 - the user's own __reduce__ and __repr__ may raise anything
         return f"<not readable here: {type(error).__name__}: {error}>"
 
 
-def _series(column: pa.ChunkedArray, field: pa.Field) -> pd.Series[Any]:
+def _not_loaded(_data: object, _field: pa.Field) -> str:
+    """Stands for a pickle that may not be loaded."""
+    return "<not shown: it would have to be unpickled, and the pool is another user's>"
+
+
+def _is_own(path: Path) -> bool:
+    return path.stat().st_uid == os.geteuid()
+
+
+def _dtype(field: pa.Field) -> Any:
+    """The type that a column had in the DataFrame that was given; None if that is not known, or out of reach here."""
+    data = (field.metadata or {}).get(DTYPE)
+    try:
+        return None if data is None else unpickled(base64.b64decode(data))
+    except Exception:  # noqa: BLE001 - a type of the user's own, or of another version of pandas
+        return None
+
+
+def _series(column: pa.ChunkedArray, field: pa.Field, dtype: Any) -> pd.Series[Any]:
     """One column of the arguments as pandas has it."""
     import pandas as pd  # noqa: PLC0415 - as above
 
-    metadata = field.metadata or {}
-    dtype = pickle.loads(metadata[DTYPE]) if DTYPE in metadata else None  # noqa: S301 - from a pool of one's own
-    plain = ENCODING not in metadata
+    series: pd.Series[Any]
+    plain = ENCODING not in (field.metadata or {})
     if plain and not column.null_count and _is_number(column.type):
-        return pd.Series(column.to_numpy(), dtype=dtype, name=field.name)
+        series = pd.Series(column.to_numpy(), dtype=dtype, name=field.name)
+        return series
     values = decode_column(column, field)
+    if isinstance(dtype, Geometries):
+        return pd.Series(geometries_of(values, dtype.crs), name=field.name)
     if dtype is not None and dtype != np.dtype(object):
         return pd.Series(pd.array(values, dtype=dtype), name=field.name)
     objects = np.empty(len(values), object)

@@ -29,7 +29,7 @@ from jobpool_cli.store.arguments.convert import (
     text_converter,
     value_converter,
 )
-from jobpool_cli.store.arguments.decoding import ENCODING, JSON, PICKLE, TEXT, VALIDATE, decode_column
+from jobpool_cli.store.arguments.decoding import ENCODING, JSON, TEXT, VALIDATE, decode_column
 from jobpool_cli.store.arguments.signature import Parameter
 from jobpool_cli.store.arguments.textcells import convert_fast
 
@@ -44,17 +44,17 @@ _PIECE = 10_000
 
 
 def missing_value(parameter: Parameter, *, textual: bool) -> tuple[bool, object]:
-    """Whether the annotation has a value for a missing cell, and which: None, NaN or an empty text."""
+    """Whether the annotation has a value for a missing cell, and which: None, NaN or, of an empty cell, no text."""
     annotation = parameter.annotation
     if is_optional(annotation):
         return True, None
-    if annotation in _EMPTY:
+    if annotation in _EMPTY and (textual or annotation is not str):
         return True, _EMPTY[annotation]
     candidates: list[object] = []
     for member in map(bare, members(bare(annotation))):
         if member is float:
             candidates.append(math.nan)
-        elif member is str:
+        elif member is str and textual:
             candidates.append("")
     for candidate in candidates:
         try:
@@ -142,7 +142,7 @@ def store_values(
     if texts is not None:
         kept = [None if value is None else text or "" for value, text in zip(values, texts, strict=True)]
         return pa.array(kept, pa.string()), {ENCODING: TEXT}
-    return pickle_array(display(annotation), values), {ENCODING: PICKLE}
+    return pickle_array(display(annotation), values)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from jobpool_cli.store.outcomes.rows import (
 )
 from jobpool_cli.store.values.buffers import Numbers, fixed_width, null_positions, numbers_of
 from jobpool_cli.store.values.codec import PICKLE, RESULT, fit_values, restore_values, spec_of
-from jobpool_cli.store.values.pickles import unpickled
+from jobpool_cli.store.values.pickles import Copies, copies_in, unpickled
 from jobpool_cli.store.values.tables import single
 
 __all__ = ["Collected", "assemble"]
@@ -100,7 +100,8 @@ def _take_apart(parts: Sequence[pa.Table], leave_out: Callable[[str], None] | No
             pickled = np.ones(len(tasks), np.bool_)
             pickled[null_positions(single(pickles))] = False
             numbers = np.flatnonzero(pickled)
-            objects += _unpickled([(int(tasks[number]), pickles[int(number)].as_py()) for number in numbers], leave_out)
+            pairs = [(int(tasks[number]), pickles[int(number)].as_py()) for number in numbers]
+            objects += _unpickled(pairs, copies_in(part.schema.field(PICKLE).metadata), leave_out)
             column = column.filter(fixed_width(~pickled, pa.bool_()))
             tasks = tasks[~pickled]
         start = 0
@@ -125,16 +126,18 @@ def _take_apart(parts: Sequence[pa.Table], leave_out: Callable[[str], None] | No
     return pieces, objects
 
 
-def _unpickled(pairs: Sequence[tuple[int, bytes]], leave_out: Callable[[str], None] | None) -> Objects:
+def _unpickled(pairs: Sequence[tuple[int, bytes]], copies: Copies, leave_out: Callable[[str], None] | None) -> Objects:
     found: Objects = []
     for task, data in pairs:
         try:
-            found.append((task, unpickled(data)))
+            found.append((task, unpickled(data, copies)))
         except Exception as error:
             message = f"the result of task {task} cannot be unpickled: {type(error).__name__}: {error}"
             if leave_out is None:
                 raise DamagedPoolError(
-                    message, "its class must be importable where results are read; to leave it out: --ignore-exceptions"
+                    message,
+                    "its class must be importable where results are read; to leave it out: ignore_exceptions=True,"
+                    " or --ignore-exceptions",
                 ) from error
             leave_out(f"{message}; it is left out")
     return found

@@ -44,9 +44,9 @@ def _calls(paths: PoolPaths, tasks: Sequence[int]) -> list[dict[str, object]]:
     if not tasks:
         return []
     try:
-        return read_calls(paths.args, tasks)
+        return read_calls(paths.args, tasks, skip_unreadable=True)
     except DamagedPoolError:
-        return [{}] if len(tasks) == 1 else [call for task in tasks for call in _calls(paths, [task])]
+        return [{} for _ in tasks]
 
 
 def restore(failure: Failure, pickle: bytes | None, *, pool: str, arguments: Mapping[str, object]) -> Exception:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from jobpool_cli.errors import DamagedPoolError
-from jobpool_cli.store.arguments.decoding import ENCODING, LITERAL, PICKLE, decode_column
+from jobpool_cli.store.arguments.decoding import ENCODING, LITERAL, OPTIONAL, PICKLE, decode_column
 from jobpool_cli.store.outcomes.columns import Level, take
 from jobpool_cli.store.values.buffers import Numbers, fixed_width, presence, texts
 from jobpool_cli.store.values.jsonable import json_text, safe_repr
@@ -52,9 +52,10 @@ def _object_level(field: pa.Field, column: pa.ChunkedArray, positions: Numbers) 
     """Arguments that are any objects: they themselves in pandas, their ``repr`` in Arrow."""
     # A table of many rows has the same argument in each; and decoding may be left out where a task has no rows.
     tasks, rows = np.unique(positions, return_inverse=True)
-    encoding = pa.field(field.name, field.type, metadata={ENCODING: field.metadata[ENCODING]})
+    # What a task was not given is None in an index.
+    required = field.with_metadata({key: value for key, value in field.metadata.items() if key != OPTIONAL})
     try:
-        found = decode_column(take(column, tasks), encoding)
+        found = decode_column(take(column, tasks), required)
     except DamagedPoolError as error:
         raise DamagedPoolError(
             f"the index cannot be made of argument {field.name!r}: {error.message}",

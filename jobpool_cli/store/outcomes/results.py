@@ -68,7 +68,8 @@ class _Held:
             unreadable[int(tasks[position])] = error
             return None
 
-        found = decode(table[RESULT], table.schema.field(RESULT), table[PICKLE], on_error)
+        result, pickles = (table.schema.field(name) for name in (RESULT, PICKLE))
+        found = decode(table[RESULT], result, table[PICKLE], on_error, pickle_field=pickles)
         return dict(zip(tasks.tolist(), found, strict=True))
 
 

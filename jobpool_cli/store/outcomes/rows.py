@@ -17,6 +17,7 @@ from jobpool_cli.store.values.codec import RESULT, fit_values
 from jobpool_cli.store.values.fitted import Spec
 from jobpool_cli.store.values.frames import UnfitError, exact_dtype, fit_column, joined_levels
 from jobpool_cli.store.values.geometry import KIND, active_geometry, geo_layout, is_geo, without_geo
+from jobpool_cli.store.values.pickles import type_name
 from jobpool_cli.store.values.tables import is_storable, single
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _level(label: Any, series: pd.Series[Any], tasks: Numbers) -> Level:
 
 def describe(value: object) -> str:
     """Say of what type a value is."""
-    return f"a value of type {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+    return f"a value of type {type_name(value)}"
 
 
 def _counted(lengths: Numbers) -> Level:

@@ -14,7 +14,7 @@ from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.outcomes.compression import leaves_of
-from jobpool_cli.store.outcomes.table import batch_in, spread_out, table_of
+from jobpool_cli.store.outcomes.table import batch_in, spread_out, table_of, united_pickle_field
 from jobpool_cli.store.state.reader import StateReader
 
 ROW_GROUP_ROWS = 131_072
@@ -78,9 +78,11 @@ def _codecs(tables: Sequence[pa.Table]) -> str | dict[str, str]:
 
 
 def _of_one_schema(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Give tables whose results are all None the schema of the others."""
+    """Give tables whose results are all None the schema of the others, and all what the pickles of any share."""
     schema = next((table.schema for table in tables if not pa.types.is_null(table.schema.field("result").type)), None)
     schema = schema or tables[0].schema
+    place = schema.get_field_index("result_pickle")
+    schema = schema.set(place, united_pickle_field(table.schema for table in tables))
     return [table if table.schema.equals(schema, check_metadata=True) else table.cast(schema) for table in tables]
 
 

@@ -25,7 +25,7 @@ result_pickle binary                  the result as a pickle, where it has none
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def batch_of(
     fields.append(results.field)
     if results.pickles is not None:
         arrays.append(results.pickles)
-        fields.append(pa.field("result_pickle", pa.binary()))
+        fields.append(results.pickle_field)
     schema = pa.schema(fields, metadata={BATCH_KEY: json.dumps(constants)})
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -176,6 +176,7 @@ def spread_out(batches: Sequence[pa.Table]) -> pa.Table:
     moments = gathered("started") + repeated("started")
     fields = [batch.schema.field("result") for batch in batches]
     field = next((each for each in fields if not pa.types.is_null(each.type)), fields[0])
+    pickle_field = united_pickle_field(batch.schema for batch in batches)
     made = {
         pa.field("task", pa.int64()): fixed_width(gathered("task", tasks), pa.int64()),
         pa.field("attempt", pa.int32()): small["attempt"],
@@ -188,9 +189,18 @@ def spread_out(batches: Sequence[pa.Table]) -> pa.Table:
         pa.field("log_end", pa.int64()): fixed_width(gathered("log_end", log), pa.int64()),
         pa.field("udf", pa.int32()): small["udf"],
         field: _chunked([own["result"] for own in columns], lengths, field.type),
-        pa.field("result_pickle", pa.binary()): optional("result_pickle", pa.binary()),
+        pickle_field: optional("result_pickle", pa.binary()),
     }
     return pa.Table.from_arrays(list(made.values()), schema=pa.schema(list(made)))
+
+
+def united_pickle_field(schemas: Iterable[pa.Schema]) -> pa.Field:
+    """Return the field of the results' pickles with what those of all these schemas share."""
+    metadata: dict[bytes, bytes] = {}
+    for schema in schemas:
+        if "result_pickle" in schema.names:
+            metadata |= schema.field("result_pickle").metadata or {}
+    return pa.field("result_pickle", pa.binary(), metadata=metadata)
 
 
 def _whole_numbers(column: pa.ChunkedArray) -> Int64s:

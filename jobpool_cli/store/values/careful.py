@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import sys
 import weakref
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 
 from jobpool_cli.store.values.pickles import (
+    Copies,
     is_users_name,
     main_file,
     own_or_copy,
@@ -20,33 +22,47 @@ from jobpool_cli.store.values.pickles import (
     runs_others_code,
     users_packages,
 )
+from jobpool_cli.store.values.slotted import SlottedPickler, pickled_by_value
 
-# A class that drags more than this along goes without a copy, into every pickle of which it would go.
+# A class that drags more than this along goes without a copy, which would go into every batch of results.
 _COPY_LIMIT_BYTES = 4 << 20
 
-_copies: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
+
+class _Copy(NamedTuple):
+    """A class or a function by value, and a name that no other copy has."""
+
+    name: str
+    data: bytes
 
 
-def carefully_pickled(value: object) -> bytes:
+_copies: weakref.WeakKeyDictionary[Any, _Copy] = weakref.WeakKeyDictionary()
+
+
+def carefully_pickled(value: object, copies: Copies | None = None) -> bytes:
     """Return the value as a pickle; see ``pickles.pickled``."""
     buffer = io.BytesIO()
-    CarefulPickler(buffer).dump(value)
+    CarefulPickler(buffer, copies).dump(value)
     return buffer.getvalue()
 
 
-class CarefulPickler(cloudpickle.Pickler):  # type: ignore[misc]
+class CarefulPickler(SlottedPickler):
     """Pickles classes and functions of the user's modules so that a reader gets its own, or a copy."""
 
-    def __init__(self, file: io.BytesIO) -> None:
-        """Write to a buffer."""
+    def __init__(self, file: io.BytesIO, copies: Copies | None = None) -> None:
+        """Write to a buffer, and copies of classes to their own place if there is one."""
         super().__init__(file, protocol=5)
+        self._shared_copies = copies
 
     def reducer_override(self, obj: Any) -> Any:
         """Reduce what is the user's, and leave the rest to cloudpickle."""
         if isinstance(obj, type | FunctionType):
             named = _named(obj)
             if named is not None:
-                return own_or_copy, (*named, _copy_of(obj))
+                copy = _copy_of(obj)
+                if self._shared_copies is None or not copy.data:
+                    return own_or_copy, (*named, copy.data)
+                self._shared_copies[copy.name] = copy.data
+                return own_or_copy, (*named, copy.name)
         return super().reducer_override(obj)
 
 
@@ -67,7 +83,7 @@ def _named(found: type | FunctionType) -> tuple[str, str, str] | None:
     return (module, qualname, os.path.abspath(file)) if isinstance(file, str) else None
 
 
-def _copy_of(found: type | FunctionType) -> bytes:
+def _copy_of(found: type | FunctionType) -> _Copy:
     """A pickle of a class or a function by value; empty if it cannot be had."""
     known = _copies.get(found)
     if known is not None:
@@ -79,8 +95,10 @@ def _copy_of(found: type | FunctionType) -> bytes:
                 if module is not None:
                     cloudpickle.register_pickle_by_value(module)
                     undo.callback(cloudpickle.unregister_pickle_by_value, module)
-            copy: bytes = cloudpickle.dumps(found, protocol=5)
+            copy = pickled_by_value(found)
     except Exception:  # noqa: BLE001 - whatever its methods refer to; then it goes by its name alone
         copy = b""
-    _copies[found] = copy if len(copy) <= _COPY_LIMIT_BYTES else b""
-    return _copies[found]
+    if len(copy) > _COPY_LIMIT_BYTES:
+        copy = b""
+    _copies[found] = made = _Copy(hashlib.sha256(copy).hexdigest()[:32], copy)
+    return made

@@ -21,7 +21,7 @@ from jobpool_cli.store.values.buffers import binaries, presence
 from jobpool_cli.store.values.containers import fit_dicts, fit_lists, restore_dicts, restore_lists, restore_maps
 from jobpool_cli.store.values.fitted import Fitted, Spec, nothing_fits, without
 from jobpool_cli.store.values.frames import fit_frames, fit_timestamps, restore_frames, restore_timestamps
-from jobpool_cli.store.values.pickles import pickled, unpickled
+from jobpool_cli.store.values.pickles import Copies, copies_in, copies_metadata, pickled, unpickled
 from jobpool_cli.store.values.scalars import SCALARS, fit_scalars, fit_scalars_and_nulls, restore_scalars
 from jobpool_cli.store.values.tables import fit_tables, restore_tables
 
@@ -54,12 +54,19 @@ class EncodedResults:
         field: the column's Arrow field, named ``result``; its metadata says how to decode it.
         pickles: binary, one row per value, null where ``result`` holds the value; None if nothing is pickled.
         unstorable: positions of values that cannot even be pickled, null in both columns, with what pickle said.
+        copies: what the pickles share.
     """
 
     result: pa.Array
     field: pa.Field
     pickles: pa.Array | None = None
     unstorable: dict[int, BaseException] = field(default_factory=dict)
+    copies: Copies = field(default_factory=dict)
+
+    @property
+    def pickle_field(self) -> pa.Field:
+        """The Arrow field of ``pickles``, named ``result_pickle``; its metadata holds what they share."""
+        return pa.field(PICKLE, pa.binary(), metadata=copies_metadata(self.copies))
 
 
 def encode(values: Sequence[object]) -> EncodedResults:
@@ -71,14 +78,15 @@ def encode(values: Sequence[object]) -> EncodedResults:
         return EncodedResults(column.array, result_field)
     pickles: list[bytes | None] = [None] * len(values)
     unstorable: dict[int, BaseException] = {}
+    copies: Copies = {}
     for position in column.misfits:
         try:
-            pickles[position] = pickled(values[position])
+            pickles[position] = pickled(values[position], copies)
         except Exception as error:  # noqa: BLE001 - __reduce__ is the user's code and may raise anything
             unstorable[position] = error
     if len(unstorable) == len(column.misfits):
         return EncodedResults(column.array, result_field, None, unstorable)
-    return EncodedResults(column.array, result_field, binaries(pickles, presence(pickles)), unstorable)
+    return EncodedResults(column.array, result_field, binaries(pickles, presence(pickles)), unstorable, copies)
 
 
 def refuse(values: Sequence[object], error: BaseException) -> EncodedResults:
@@ -92,6 +100,8 @@ def decode(
     field: pa.Field,
     pickles: pa.Array | pa.ChunkedArray | None,
     on_error: Callable[[int, Exception], object] | None = None,
+    *,
+    pickle_field: pa.Field | None = None,
 ) -> list[object]:
     """Turn columns back into values.
 
@@ -100,6 +110,7 @@ def decode(
         field: its field, with the metadata that :func:`encode` wrote.
         pickles: the column ``result_pickle`` if there is one. Unpickling runs code: only for a pool that one owns.
         on_error: what to put in the place of a value that cannot be unpickled; without it such a value raises.
+        pickle_field: the field of ``pickles``, with what they share; without it a reader needs their classes itself.
 
     Raises:
         DamagedPoolError: a value cannot be unpickled, say because its class is gone, and there is no ``on_error``.
@@ -110,11 +121,12 @@ def decode(
         values.extend(restore_values(chunk, spec))
     if pickles is None or pickles.null_count == len(pickles):
         return values
+    copies = copies_in(pickle_field.metadata) if pickle_field is not None else None
     for position, data in enumerate(pickles.to_pylist()):
         if data is None:
             continue
         try:
-            values[position] = unpickled(data)
+            values[position] = unpickled(data, copies)
         except Exception as error:  # any class may raise anything when it is restored
             if on_error is None:
                 raise DamagedPoolError(
@@ -181,7 +193,8 @@ def _foreign_kind(kind: type) -> str | None:
     """Which of our kinds a type of another library is; by name, so that nothing is imported for it."""
     library = kind.__module__.partition(".")[0]
     if library == "numpy" and hasattr(kind, "dtype") and kind.__name__ != "ndarray":
-        return "numpy" if kind.__mro__[-2].__name__ == "generic" else None
+        # Not the last of its bases but one: a float64 is a float, too.
+        return "numpy" if any(base.__name__ == "generic" for base in kind.__mro__) else None
     return FOREIGN.get((library, kind.__name__))
 
 

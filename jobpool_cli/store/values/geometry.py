@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,18 @@ KIND = "geometry"
 
 # A field of a collected table with this metadata holds geometries in WKB.
 WKB = {b"jobpool.encoding": b"wkb"}
+
+
+class Geometries(NamedTuple):
+    """What a column of geometries has beside these; its dtype tells nothing.
+
+    Attributes:
+        crs: the coordinate reference system, as ``crs_text`` has it.
+        active: whether it is the active geometry of a GeoDataFrame.
+    """
+
+    crs: str | None
+    active: bool
 
 
 def is_geometry(dtype: object) -> bool:
@@ -85,6 +97,16 @@ def restore_geometries(column: pa.Array, spec: Spec) -> Any:
     from geopandas.array import from_wkb  # noqa: PLC0415 - only where there are geometries
 
     return from_wkb(cells, crs=spec["crs"])
+
+
+def geometries_of(shapes: list[Any], crs: str | None) -> Any:
+    """Shapely's objects as geopandas' array; without geopandas an array of these objects."""
+    cells = np.fromiter(shapes, np.dtype(object), len(shapes))
+    if not has_geopandas():
+        return cells
+    from geopandas.array import from_shapely  # noqa: PLC0415 - only where there are geometries
+
+    return from_shapely(cells, crs=crs)
 
 
 def wkt_texts(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray | None:

@@ -2,10 +2,12 @@
 
 A worker's module ``job`` may be importable where its results are read, or be loaded there under another name
 (``__main__``), or be out of reach. So the pickle names the class and the file that defines it, and brings a copy along.
+A copy takes some thousands of bytes: the pickles of a column share those that stand in the metadata of its field.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import importlib
@@ -13,6 +15,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from types import FunctionType
 from typing import Any
 
@@ -20,6 +23,13 @@ from jobpool_cli.store import origins
 from jobpool_cli.store.reentry import importing_now
 
 _COPIES_KEPT = 256
+# Field metadata: before the name of a copy that the pickles of this column share; in base64, as it must be text.
+_SHARED_COPY = b"jobpool.copy."
+
+# By their names, copies of classes and functions by value.
+Copies = dict[str, bytes]
+
+_shared: ContextVar[Mapping[str, bytes]] = ContextVar("jobpool_copies")
 
 _declared: set[str] = set()
 _main: tuple[str, Mapping[str, object]] | None = None
@@ -53,8 +63,12 @@ def runs_others_code() -> bool:
     return _main is not None
 
 
-def pickled(value: object) -> bytes:
+def pickled(value: object, copies: Copies | None = None) -> bytes:
     """Return the value as a pickle.
+
+    Args:
+        value: anything.
+        copies: where the copies of classes go, to be stored beside the pickle; without it they are part of it.
 
     Raises:
         Exception: whatever the value's own pickling raises.
@@ -62,20 +76,50 @@ def pickled(value: object) -> bytes:
     try:
         data = pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - lambdas, local classes: cloudpickle knows how
-        return _carefully_pickled(value)
+        return _carefully_pickled(value, copies)
     for name in _users_names(len(sys.modules)):
         if name in data:
-            return _carefully_pickled(value)
+            return _carefully_pickled(value, copies)
     return data
 
 
-def unpickled(data: bytes | memoryview) -> Any:
+def unpickled(data: bytes | memoryview, copies: Mapping[str, bytes] | None = None) -> Any:
     """Return the value of a pickle, which must be from a pool of one's own: loading it may run any code.
+
+    Args:
+        data: the pickle.
+        copies: what ``pickled`` put beside it.
 
     Raises:
         Exception: whatever the value's own unpickling raises; ImportError where a class is out of reach.
     """
-    return pickle.loads(data)  # noqa: S301 - the callers see to it that the pool is the user's
+    if not copies:
+        return pickle.loads(data)  # noqa: S301 - the callers see to it that the pool is the user's
+    before = _shared.set(copies)
+    try:
+        return pickle.loads(data)  # noqa: S301 - as above
+    finally:
+        _shared.reset(before)
+
+
+def copies_metadata(copies: Copies) -> dict[bytes, bytes]:
+    """Return copies as metadata of the field of the pickles that share them; those of two fields may be united."""
+    return {_SHARED_COPY + name.encode(): base64.b64encode(copy) for name, copy in copies.items()}
+
+
+def copies_in(metadata: Mapping[bytes, bytes] | None) -> Copies:
+    """Return the copies that the metadata of a field of pickles holds."""
+    return {
+        key.removeprefix(_SHARED_COPY).decode(): base64.b64decode(copy)
+        for key, copy in (metadata or {}).items()
+        if key.startswith(_SHARED_COPY)
+    }
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's type, with its module unless that is Python's own."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def is_users_name(module: str) -> bool:
@@ -97,14 +141,14 @@ def reachable(scope: object, qualname: str) -> object:
     return found
 
 
-def own_or_copy(module: str, qualname: str, file: str, copy: bytes) -> object:
+def own_or_copy(module: str, qualname: str, file: str, copy: bytes | str) -> object:
     """Return the class or function of that name in that file; pickles call this by its name.
 
     Args:
         module: what the file was called where the pickle was made.
         qualname: the name in it.
         file: absolute path; empty for ``__main__`` in a notebook.
-        copy: a pickle of the class by value, empty if it has none.
+        copy: a pickle of the class by value, or the name of one that stands beside this pickle; empty if it has none.
 
     Raises:
         ImportError: it is out of reach, and there is no copy.
@@ -113,8 +157,9 @@ def own_or_copy(module: str, qualname: str, file: str, copy: bytes) -> object:
         found = reachable(scope, qualname)
         if isinstance(found, type | FunctionType):
             return found
-    if copy:
-        return _loaded(copy)
+    found_copy = _shared.get({}).get(copy) if isinstance(copy, str) else copy
+    if found_copy:
+        return _loaded(found_copy)
     raise ImportError(f"{qualname} of {file or module} is not to be had here", name=module, path=file)
 
 
@@ -184,7 +229,7 @@ def _loaded(copy: bytes) -> object:
     return pickle.loads(copy)  # noqa: S301 - part of a pickle that is being loaded
 
 
-def _carefully_pickled(value: object) -> bytes:
+def _carefully_pickled(value: object, copies: Copies | None) -> bytes:
     from jobpool_cli.store.values.careful import carefully_pickled  # noqa: PLC0415 - cloudpickle: rarely needed, 20 ms
 
-    return carefully_pickled(value)
+    return carefully_pickled(value, copies)

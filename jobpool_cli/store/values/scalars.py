@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
-from jobpool_cli.store.values.buffers import Flags, binaries, filled, fixed_width, numbers_of, presence, texts
+from jobpool_cli.store.values.buffers import Flags, Numbers, binaries, filled, fixed_width, numbers_of, presence, texts
 from jobpool_cli.store.values.fitted import Fitted, Spec, fit_present, nothing_fits, restore_nulls
 
 
@@ -109,14 +109,9 @@ def _fit_datetimes(values: list[Any]) -> Fitted:
         return nothing_fits(values)
     name = counts.most_common(1)[0][0] or ""
     zone = zone_of(name)
-    if zone is None:
-        # Naive: fold says which of two hours is meant, and a column has no place for it.
-        moments = [None if value is None or value.fold or value.tzinfo else value for value in values]
-    elif zone is UTC:
-        moments = [
-            value.replace(tzinfo=None) if value is not None and value.tzinfo is UTC and not value.fold else None
-            for value in values
-        ]
+    if zone is None or zone is UTC:
+        # Fold says which of two hours is meant, and a column has no place for it.
+        moments = [None if value is None or value.fold or value.tzinfo is not zone else value for value in values]
     else:
         moments = [
             _in_utc(value, zone) if value is not None and names[id(value.tzinfo)] == name else None for value in values
@@ -126,13 +121,13 @@ def _fit_datetimes(values: list[Any]) -> Fitted:
         for position, (value, moment) in enumerate(zip(values, moments, strict=True))
         if moment is None and value is not None
     ]
-    ticks = np.array(moments, "M8[us]").view(np.int64)
+    ticks = microseconds_of(moments, naive=zone is None)
     array = fixed_width(ticks, pa.timestamp("us", arrow_zone(name)), presence(moments))
     return Fitted(array, {"kind": "datetime", "zone": name}, misfits)
 
 
 def _in_utc(value: datetime, zone: tzinfo) -> datetime | None:
-    """The moment, naive, in UTC; None if the zone would not give the same clock's face back.
+    """The moment in UTC; None if the zone would not give the same clock's face back.
 
     That is so for hours that a zone skips, and for instants beyond the years 1 to 9999 in UTC.
     """
@@ -142,8 +137,13 @@ def _in_utc(value: datetime, zone: tzinfo) -> datetime | None:
     except OverflowError:
         return None
     # Comparing within one zone looks at the clock's face only, which is what must be the same.
-    same = value.replace(tzinfo=None) == restored.replace(tzinfo=None) and value.fold == restored.fold
-    return moment.replace(tzinfo=None) if same else None
+    return moment if value == restored and value.fold == restored.fold else None
+
+
+def microseconds_of(moments: Iterable[datetime | None], *, naive: bool) -> Numbers:
+    """Microseconds from the beginning of 1970 to each moment, 0 for None; NumPy's own way takes ten times as long."""
+    epoch, tick = datetime(1970, 1, 1, tzinfo=None if naive else UTC), timedelta(microseconds=1)
+    return np.array([0 if moment is None else (moment - epoch) // tick for moment in moments], np.int64)
 
 
 def zone_name(zone: tzinfo | None) -> str | None:

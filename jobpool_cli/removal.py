@@ -1,0 +1,96 @@
+"""Deleting pools: in one step for everybody who looks, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import time
+import uuid
+from pathlib import Path
+
+from jobpool_cli.engines.processes import kill_marked
+from jobpool_cli.errors import ConflictError, JobPoolError
+from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths
+from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.supervisor.lock import PoolLock, holders, is_held
+
+# A folder without a lock is being made this very moment, unless it is older than this.
+FRESH_SECONDS = 60.0
+# A killed supervisor's lock is free as soon as the kernel has buried it.
+KILL_SECONDS = 10.0
+
+
+def remove(root: Path, *, force: bool = False) -> None:
+    """Take a pool out of sight in one step, then delete it; a kill in between leaves what the next `map` sweeps up.
+
+    Its lock is held meanwhile, so that nobody begins to work on it.
+
+    Args:
+        root: the pool's folder; what is in it may be damaged.
+        force: kill whoever works on the pool.
+
+    Raises:
+        ConflictError: it is being worked on.
+    """
+    lock = _lock_to_remove(root, force=force)
+    try:
+        for identity in _identities(root):
+            kill_marked(identity)
+        doomed = root.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{root.name}")
+        os.rename(root, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    finally:
+        lock.release()
+
+
+def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
+    deadline = time.monotonic() + KILL_SECONDS
+    while True:
+        try:
+            return PoolLock(root / "lock")
+        except ConflictError as error:
+            if not force:
+                raise ConflictError(
+                    f"{root.name} is being worked on",
+                    f"wait for it, or stop and delete it: jobpool rm --force {root.name}, or pool.remove(force=True)",
+                ) from error
+            if time.monotonic() >= deadline:
+                raise
+        for _, pidfd in holders(root / "lock"):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _identities(root: Path) -> set[str]:
+    """Return the pool's id, from wherever it still can be read."""
+    found: set[str] = set()
+    with contextlib.suppress(JobPoolError):
+        found.add(Manifest.read(root / "pool.json").id)
+    with contextlib.suppress(OSError, ValueError):
+        # Nothing but a whole id: part of one would be the mark of others, too.
+        found.add(str(uuid.UUID((root / "lock").read_text(encoding="ascii"))))
+    return found
+
+
+def finish_removal(pools: Path, name: str) -> bool:
+    """Delete what a killed `rm` of that pool left; True if there was anything."""
+    found = False
+    for doomed in pools.glob(f"{TEMPORARY_PREFIX}*-{name}"):
+        found = True
+        shutil.rmtree(doomed, ignore_errors=True)
+    return found
+
+
+def remove_abandoned(pools: Path) -> None:
+    """Delete what killed `map` and `rm` commands left half made or half removed."""
+    for entry in os.scandir(pools):
+        if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir(follow_symlinks=False):
+            paths = PoolPaths(Path(entry.path))
+            with contextlib.suppress(OSError):
+                fresh = not paths.lock.exists() and time.time() - entry.stat().st_mtime < FRESH_SECONDS
+                if not fresh and not is_held(paths.lock):
+                    shutil.rmtree(entry.path, ignore_errors=True)
