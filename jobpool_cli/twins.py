@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from jobpool_cli.errors import JobPoolError
+from jobpool_cli.errors import JobPoolError, RemoteTraceback
 
 Owner = TypeVar("Owner")
 Parameters = ParamSpec("Parameters")
@@ -32,13 +32,13 @@ def run(steps: Steps[Answer]) -> Answer:
     except StopIteration as stop:
         answer: Answer = stop.value
         return answer
-    except JobPoolError as error:
-        # A refusal says itself what is wrong; the way to it through our code is of no use to whoever reads it.
-        raise error.with_traceback(None) from error.__cause__
-    except RuntimeError as error:
-        # What a task raised, and no generator lets through.
-        if isinstance(error.__cause__, StopIteration):
-            raise error.__cause__ from error.__cause__.__cause__
+    except Exception as caught:
+        error: BaseException = caught
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+            error = error.__cause__  # what a task raised, and no generator lets through
+        if isinstance(error, JobPoolError) or isinstance(error.__cause__, RemoteTraceback):
+            # They say themselves what is wrong; the way to them through our code is of no use to whoever reads them.
+            raise error.with_traceback(None) from error.__cause__
         raise
     finally:
         steps.close()

@@ -10,11 +10,13 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from jobpool_cli.engines.processes import MARK
 from jobpool_cli.errors import ConflictError, InputError, JobPoolError, MachineError
 from jobpool_cli.layout import FILE_MODE, PoolPaths
+from jobpool_cli.store.origins import library_folders
 
 
 class _Detached(subprocess.Popen[bytes]):
@@ -28,6 +30,8 @@ class _Detached(subprocess.Popen[bytes]):
 _started: list[_Detached] = []
 
 SHOWN_LOG_BYTES = 2000
+# The folder in which the package lies.
+_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,7 @@ def _spawn(arguments: Sequence[str], log: int, *kept: int) -> int:
                 pass_fds=(write_end, *kept),
                 start_new_session=True,
                 cwd="/",
-                # A pool that is started from a task of another pool does not end with it.
-                env={name: value for name, value in os.environ.items() if name != MARK},
+                env=_environment(),
             )
         )
     except OSError:
@@ -152,6 +155,19 @@ def _spawn(arguments: Sequence[str], log: int, *kept: int) -> int:
     finally:
         os.close(write_end)
     return read_end
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment for a process that begins in another folder than this one, and must find jobpool."""
+    # A pool that is started from a task of another pool does not end with it.
+    found = {name: value for name, value in os.environ.items() if name != MARK}
+    given = found.get("PYTHONPATH", "")
+    # An entry may be relative to where this process is; an empty one is that folder.
+    entries = [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []
+    if _ROOT not in entries and _ROOT + os.sep not in library_folders():
+        # This process may have come by it in a way that no other knows of, such as sys.path.append.
+        entries.append(_ROOT)
+    return found | ({"PYTHONPATH": os.pathsep.join(entries)} if entries else {})
 
 
 def _read_line(fd: int) -> bytes:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from jobpool_cli import JobPool, udf
 from jobpool_cli.errors import ConflictError, InputError, JobPoolError, UsageError
 from jobpool_cli.layout import pools_folder
+from tests.conftest import ROOT
 
 
 @udf
@@ -199,3 +203,33 @@ def test_a_pool_of_the_command_line_opens_in_python_and_the_other_way_round(
     assert '"success": 2' in shown.stdout  # type: ignore[attr-defined]
     shown = run("results", "by-python", code=0)
     assert shown.stdout == "0\t2.0\n1\t4.0\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("way", "head"),
+    [
+        ("a relative PYTHONPATH", ""),
+        ("sys.path alone", f"import sys; sys.path.append({str(ROOT)!r})\n"),
+        ("the folder that was left", "import sys; sys.path.append('.')\n"),
+    ],
+)
+def test_workers_find_jobpool_however_this_process_came_by_it(way: str, head: str, tmp_path: Path) -> None:
+    script = tmp_path / "found.py"
+    script.write_text(
+        f"{head}import jobpool_cli, os\nos.chdir({str(tmp_path)!r})\n"
+        "assert jobpool_cli.udf(lambda x: x + 1).map([1]).results() == [2]\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if way == "a relative PYTHONPATH":
+        environment["PYTHONPATH"] = "."
+        script.write_text(script.read_text().replace("os.chdir", "(lambda _: None)"))
+    subprocess.run([sys.executable, script], cwd=ROOT, env=environment, check=True, timeout=60)
+
+
+def test_the_traceback_of_a_refusal_or_of_a_task_s_error_shows_little_of_our_own_code() -> None:
+    pool = udf(lambda x: 1 / x).map([0])
+    for call, kind in ((lambda: area.map("text"), InputError), (pool.results, ZeroDivisionError)):
+        with pytest.raises(kind) as caught:
+            call()
+        ours = [frame for frame in traceback.extract_tb(caught.tb) if "jobpool_cli" in frame.filename]
+        assert len(ours) <= 3

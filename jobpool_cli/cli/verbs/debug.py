@@ -41,12 +41,12 @@ def command(
     except (KeyboardInterrupt, JobPoolError):
         raise
     except BaseException as error:  # noqa: BLE001 - also SystemExit: it is the function that ends, not this command
-        render.say(f"raised {type(error).__name__} after {duration(time.monotonic() - started)}")
+        render.say(f"raised {type(error).__name__} after {duration(time.monotonic() - started)}, loading included")
         if not pdb:  # which shows it first
             _show(error)
         raise typer.Exit(ExitCode.TASKS_FAILED) from None
     render.write(for_stream(_text_of(result), lines=True))
-    render.say(f"returned after {duration(time.monotonic() - started)}")
+    render.say(f"returned after {duration(time.monotonic() - started)}, loading included")
 
 
 def _show(error: BaseException) -> None:
