@@ -240,3 +240,12 @@ def test_no_bar_and_no_word_where_nobody_watches(
     monkeypatch.setattr(options.show, "enable_tqdm", True)
     udf(time.sleep).map([0.01] * 10).wait()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_wait_that_took_too_long_is_a_timeout_like_any_other(wait_at_gate: Callable[[int], int], gate: Path) -> None:
+    made = udf(wait_at_gate).map([1])
+    with pytest.raises(TimeoutError, match="was not done within") as caught:
+        made.wait(0.05)
+    assert str(caught.value).count("was not done") == 1
+    gate.touch()
+    made.wait("1m")
