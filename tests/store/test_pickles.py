@@ -144,3 +144,12 @@ def local_class() -> type:
 @pytest.mark.parametrize("make", [local_class, lambda: lambda: 5])
 def test_local_classes_and_functions_travel_by_value(make: Callable[[], Any], tmp_path: Path) -> None:
     assert passed_on([make()], tmp_path, "value[0]()\nprint('good')") == "good\n"
+
+
+def test_a_module_that_takes_the_place_of_another_is_seen(tmp_path: Path) -> None:
+    first = module_of(tmp_path / "first", CLASS, "first_job_of_pickles")
+    assert pickled(first.C(1)) != pickle.dumps(first.C(1), protocol=5)
+    del sys.modules["first_job_of_pickles"]
+    # As many modules as before.
+    second = module_of(tmp_path / "second", CLASS, "second_job_of_pickles")
+    assert pickled(second.C(1)) != pickle.dumps(second.C(1), protocol=5)

@@ -77,7 +77,7 @@ def pickled(value: object, copies: Copies | None = None) -> bytes:
         data = pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 - lambdas, local classes: cloudpickle knows how
         return _carefully_pickled(value, copies)
-    for name in _users_names(len(sys.modules)):
+    for name in _users_names(_loaded_modules()):
         if name in data:
             return _carefully_pickled(value, copies)
     return data
@@ -124,12 +124,12 @@ def type_name(value: object) -> str:
 
 def is_users_name(module: str) -> bool:
     """Whether a module that is loaded is the user's."""
-    return module.partition(".")[0].encode() in _users_names(len(sys.modules))
+    return module.partition(".")[0].encode() in _users_names(_loaded_modules())
 
 
 def users_packages() -> list[str]:
     """Return the top-level names of the user's modules that are loaded."""
-    return [name.decode() for name in _users_names(len(sys.modules)) if name != b"__main__"]
+    return [name.decode() for name in _users_names(_loaded_modules()) if name != b"__main__"]
 
 
 def reachable(scope: object, qualname: str) -> object:
@@ -163,9 +163,17 @@ def own_or_copy(module: str, qualname: str, file: str, copy: bytes | str) -> obj
     raise ImportError(f"{qualname} of {file or module} is not to be had here", name=module, path=file)
 
 
+def _loaded_modules() -> tuple[int, str]:
+    """What changes when another module is loaded: how many there are, and the latest; asked for with every pickle."""
+    try:
+        return len(sys.modules), next(reversed(sys.modules), "")
+    except RuntimeError:  # another thread imports something at this very moment
+        return _loaded_modules()
+
+
 @functools.lru_cache(1)
-def _users_names(_loaded_modules: int) -> tuple[bytes, ...]:
-    """Top-level names of the user's modules; asked anew whenever there are more modules."""
+def _users_names(_loaded: tuple[int, str]) -> tuple[bytes, ...]:
+    """Top-level names of the user's modules; asked anew whenever another module was loaded."""
     found = {"__main__"}
     for name, module in list(sys.modules.items()):
         if name in _declared or origins.is_users(name, module):
@@ -191,8 +199,8 @@ def _scopes(module: str, file: str) -> Iterator[object]:
         yield scope
     if not file:
         return
-    name = _loaded_from(file, len(sys.modules))
-    if name is not None and name in sys.modules:
+    name = _loaded_from(file, _loaded_modules())
+    if name is not None and _is_of_file(sys.modules.get(name), file):
         yield sys.modules[name]
     elif loaded is None and module != "__main__" and _is_importable(module, file, tuple(sys.path)):
         with contextlib.suppress(Exception, SystemExit), importing_now(file), contextlib.redirect_stdout(sys.stderr):
@@ -205,7 +213,7 @@ def _is_of_file(module: object, file: str) -> bool:
 
 
 @functools.lru_cache(_COPIES_KEPT)
-def _loaded_from(file: str, _loaded_modules: int) -> str | None:
+def _loaded_from(file: str, _loaded: tuple[int, str]) -> str | None:
     """Under which name, other than ``__main__``, a file is loaded here."""
     return next(
         (
