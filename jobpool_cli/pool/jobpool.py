@@ -260,13 +260,14 @@ class JobPool(PoolTables[Result]):
 
     def __repr__(self) -> str:
         """Tell the pool's name and how it is doing."""
+        from jobpool_cli.show.text import count, number  # noqa: PLC0415 - not every command shows something
+
         try:
             status = self.snapshot()
         except JobPoolError as error:
             return f"<JobPool {self.name}: unreadable, {error.message}>"
-        counts = ", ".join(f"{many:,} {state}" for state, many in status.counts.items() if many)
-        tasks = f"{status.n_jobs:,} task{'' if status.n_jobs == 1 else 's'}"
-        return f"<JobPool {self.name}: {status.state}, {tasks}{counts and ': '}{counts}>"
+        counts = ", ".join(f"{number(many)} {state}" for state, many in status.counts.items() if many)
+        return f"<JobPool {self.name}: {status.state}, {count(status.n_jobs)}{counts and ': '}{counts}>"
 
     def _repr_html_(self) -> str | None:
         """Show the same in a notebook, with a bar; None where there is nothing to show but the words above."""

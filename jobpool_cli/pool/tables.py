@@ -196,16 +196,17 @@ class PoolTables(PoolOutcomes[Result]):
         columns: dict[str, list[Any]] = {}
         if status_column is not None:
             columns[status_column] = [str(state) for state in self.task_table()["state"].to_pylist()]
+        wants_errors = exception_column is not None or (result_column is not None and include_exceptions)
+        raised = self.errors() if wants_errors else {}
         if result_column is not None:
             found = self.success()
-            failed = self.errors() if include_exceptions else {}
+            failed = raised if include_exceptions else {}
             columns[result_column] = [found.get(task, failed.get(task)) for task in range(self.n_jobs)]
         if time_column is not None:
-            columns[time_column] = list(self.times())
+            columns[time_column] = self.times()
         if logs_column is not None:
-            columns[logs_column] = list(self.logs())
+            columns[logs_column] = self.logs()
         if exception_column is not None:
-            raised = self.errors()
             columns[exception_column] = [raised.get(task) for task in range(self.n_jobs)]
         for name in [each for each in frame.columns if each in columns]:
             renamed = f"arg_{name}"

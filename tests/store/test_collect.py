@@ -23,19 +23,9 @@ from hypothesis import strategies as st
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.store.arguments.decoding import ENCODING, LITERAL, PICKLE
 from jobpool_cli.store.outcomes.collect import Collected, assemble
-from jobpool_cli.store.values.codec import encode
+from tests.store.parts import part
 
 ARGUMENTS = pa.table({"x": list(range(12)), "name": list("abcdefghijkl")})
-
-
-def part(results: dict[int, Any]) -> pa.Table:
-    encoded = encode(list(results.values()))
-    fields = [pa.field("task", pa.int64()), encoded.field]
-    columns = [pa.array(results, pa.int64()), encoded.result]
-    if encoded.pickles is not None:
-        fields.append(pa.field("result_pickle", encoded.pickles.type))
-        columns.append(encoded.pickles)
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def keys_of(tasks: Sequence[int]) -> list[tuple[int, str]]:

@@ -18,6 +18,7 @@ from jobpool_cli.store.outcomes.export import export
 from jobpool_cli.store.values import geometry
 from jobpool_cli.store.values.codec import decode, encode
 from jobpool_cli.store.values.jsonable import jsonable
+from tests.store.parts import part
 
 gpd = pytest.importorskip("geopandas")
 testing = pytest.importorskip("geopandas.testing")
@@ -25,16 +26,6 @@ shapely = pytest.importorskip("shapely")
 
 KEYS = pa.table({"x": list(range(12))})
 WKT = ["POINT EMPTY", "POINT Z (1 2 3)", "POLYGON Z EMPTY", "GEOMETRYCOLLECTION (POINT (1 2))", "LINESTRING (0 0, 1 1)"]
-
-
-def part(results: dict[int, Any]) -> pa.Table:
-    encoded = encode(list(results.values()))
-    fields = [pa.field("task", pa.int64()), encoded.field]
-    arrays = [pa.array(results, pa.int64()), encoded.result]
-    if encoded.pickles is not None:
-        fields.append(pa.field("result_pickle", encoded.pickles.type))
-        arrays.append(encoded.pickles)
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def places(*shapes: str | None, crs: object = 4326, name: str = "geometry") -> Any:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from jobpool_cli.store.outcomes.collect import assemble
 from jobpool_cli.store.values.codec import decode, encode
+from tests.store.parts import part
 
 KEYS = pa.table({"x": list(range(12)), "name": list("abcdefghijkl")})
 
@@ -113,12 +114,8 @@ def test_any_frames_and_series_come_back_as_they_were(drawn: list[pd.DataFrame],
 @given(frames().filter(lambda frame: frame.shape[1] > 0), st.integers(1, 3))
 def test_frames_of_one_kind_collect_as_concat_does(frame: pd.DataFrame, batch: int) -> None:
     values = [frame, frame.copy(), frame.iloc[:1], frame.iloc[:0]]
-    parts = []
-    for start in range(0, len(values), batch):
-        encoded = encode(values[start : start + batch])
-        columns = {"task": pa.array(range(start, start + len(encoded.result)), pa.int64())}
-        table = pa.table(columns).append_column(encoded.field, encoded.result)
-        parts.append(table if encoded.pickles is None else table.append_column("result_pickle", encoded.pickles))
+    starts = range(0, len(values), batch)
+    parts = [part(dict(enumerate(values[start : start + batch], start))) for start in starts]
     collected = assemble(parts, KEYS, drop_index=True)
     expected = pd.concat(values, keys=range(len(values)))
     expected.index.names = ["task", *frame.index.names]
