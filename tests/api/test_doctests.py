@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jobpool_cli import JobPool, udf
+from tests.helpers import LONG_SECONDS
 
 MODULES = [
     "jobpool_cli.decorator",
@@ -45,8 +46,13 @@ def square(x: int) -> int:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two pools, of which one has a failure; pools are folders, so that each example can have a copy."""
     home = tmp_path_factory.mktemp("made")
-    square.map([1, 2, 3], name="squares", home=str(home)).follow()
-    udf(lambda x: 1 / x).map([1, 0], name="quotients", home=str(home)).follow()
+    for pool in (
+        square.map([1, 2, 3], name="squares", home=str(home)),
+        udf(lambda x: 1 / x).map([1, 0], name="quotients", home=str(home)),
+    ):
+        pool.follow()
+        # All tasks are finished a moment before the supervisor is: until then its files come and go.
+        pool.shutdown(timeout=LONG_SECONDS)
     return home
 
 

@@ -180,7 +180,11 @@ def test_large_results_leave_by_the_thread_while_the_batch_goes_on_and_few_bytes
     received.outbox.flush(final=True)
     frames = received.close()
     assert [bool(frame.payload) for frame in frames[:2]] == [False, False], "large results do not pass the channel"
-    assert [frame.body["rows"] for frame in frames[:2]] == [20, GATHERED_BYTES // noise.nbytes + 1]
+    rows = [frame.body["rows"] for frame in frames]
+    assert rows[0] == 20
+    # Fewer where the thread came by on its regular look, before so much had come together.
+    assert 0 < rows[1] <= GATHERED_BYTES // noise.nbytes + 1
+    assert sum(rows) == 20 + GATHERED_BYTES // noise.nbytes + 1
     for frame in frames[:2]:
         assert (received.folder / "results" / frame.body["file"]).stat().st_size == frame.body["size"]
 
