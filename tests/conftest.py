@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import hypothesis
 import pytest
 
 from jobpool_cli.errors import JobPoolError
@@ -21,6 +22,10 @@ from tests.helpers import Bench
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 60.0
+
+# How long an example takes says something of the machine and its other tenants, nothing of the program.
+hypothesis.settings.register_profile("jobpool", deadline=None)
+hypothesis.settings.load_profile("jobpool")
 
 
 class Run(Protocol):
