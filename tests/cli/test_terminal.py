@@ -35,8 +35,8 @@ def test_tail_shows_a_live_bar_below_the_lines_of_what_ended(
 ) -> None:
     run("map", gate.udf, numbers(-7, 1, 3), "--name", "p", "-j1", code=0)
     tail = screen("tail")
-    until(lambda: "1/3 done" in tail.text and "1 failed" in tail.text and "1 running" in tail.text)
-    assert "ValueError: -7 ends in 3" in tail.text
+    seen = ("1/3 done", "1 failed", "1 running", "ValueError: -7 ends in 3")
+    until(lambda: all(each in tail.text for each in seen))
     gate.open()
     assert tail.end() == 1
     last = tail.text.rstrip("\n").split("\n")
