@@ -3,6 +3,7 @@
 #   make demo    a real job, from its table to its collected result
 #   make test    lint, types, import layers, tests (PYTEST_ARGS="-k retry" for some of the tests)
 #   make lint    the first three of these
+#   make faults  the fault suite's long sweeps and their table (FAULTS_ARGS="--only 4,17", FAULTS_ARGS=--quick)
 #   make bench   jobpool and its peers, side by side (BENCH_ARGS="--works a,b --rounds 5", BENCH_ARGS=--quick)
 #   make clean   remove what the others made
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint faults bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -28,6 +29,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+faults: $(VENV)/test.stamp
+	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 bench: $(VENV)/made.stamp
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -6,6 +6,7 @@ the codes are a public contract: ``docs/reference/exit-codes.md`` lists them for
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 from typing import ClassVar
 
@@ -78,6 +79,55 @@ class MachineError(JobPoolError):
     exit_code = ExitCode.SYSTEM
 
 
+# What is written is not taken: why, in words that people search for, and what they can do. What passes comes first.
+REFUSALS = {
+    errno.ENOSPC: ("disk full", "free some space there, or choose another place"),
+    errno.EDQUOT: ("disk quota used up", "free some space there, or choose another place"),
+    errno.EFBIG: ("file size limit reached (ulimit -f)", "raise the limit of the shell: ulimit -f unlimited"),
+    errno.EIO: ("I/O error", "see what the system says of the disk: dmesg"),
+    errno.EROFS: ("read-only file system", "see why it is mounted so, or choose another place"),
+}
+# There may be room again, so that whoever can wait goes on; all other refusals are for people to look into.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def has_no_room(error: OSError) -> bool:
+    """Return whether a disk that is full, or a quota that is used up, refused what was to be written."""
+    return error.errno in NO_ROOM
+
+
+class DiskError(MachineError):
+    """A disk does not take what is written to it.
+
+    Attributes:
+        number: the system's number for the reason, one of ``REFUSALS``.
+    """
+
+    def __init__(self, number: int, what: str) -> None:
+        """Say what cannot be done, why and what next."""
+        reason, hint = REFUSALS[number]
+        super().__init__(f"{what}: {reason}", hint)
+        self.number = number
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether waiting may help."""
+        return self.number in NO_ROOM
+
+
+def refused(error: OSError, what: str, hint: str = "") -> MachineError:
+    """Return what an error of the system means for whoever wanted to write.
+
+    Args:
+        error: it.
+        what: what cannot be done.
+        hint: what to do next, where it is not the disk.
+    """
+    if error.errno in REFUSALS:
+        return DiskError(error.errno, what)
+    return MachineError(f"{what}: {error.strerror or error}", hint)
+
+
 class WaitTimeoutError(JobPoolError, TimeoutError):
     """The wait ended before what was waited for happened; the pool goes on."""
 
@@ -88,6 +138,10 @@ class TasksFailedError(JobPoolError):
     """Some tasks of the pool failed, and the request was for all of them."""
 
     exit_code = ExitCode.TASKS_FAILED
+
+
+class PoolWarning(UserWarning):
+    """Something about a pool that its reader should know, and that is no reason to refuse."""
 
 
 # --- failures of tasks that no exception of the UDF stands for
@@ -115,6 +169,10 @@ class MemoryLimitExceeded(TaskFailure, MemoryError):  # noqa: N818
 
 class ResultNotStorable(TaskFailure):
     """The function returned a value that can be neither a column nor a pickle."""
+
+
+class ResultTooLarge(ResultNotStorable):
+    """The function returned more than one result can hold."""
 
 
 class RemoteError(TaskFailure):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from jobpool_cli.errors import NoSuchPoolError
-from jobpool_cli.layout import TEMPORARY_PREFIX, check_name, pools_folder
+from jobpool_cli.layout import check_name, is_name, pools_folder
+from jobpool_cli.store.ownership import check_links, not_a_folder, not_yours
 
 LAST = "last"
 
@@ -19,8 +19,10 @@ def find(name: str, home: Path) -> Path:
     Raises:
         NoSuchPoolError: there is none; names the nearest.
         UsageError: no pool can bear such a name.
+        MachineError: the pools may not be looked at, or a symbolic link stands where one would be.
     """
     pools = pools_folder(home)
+    check_links(pools)
     if name == LAST:
         found = by_age(home)
         if not found:
@@ -30,7 +32,8 @@ def find(name: str, home: Path) -> Path:
         return found[-1]
     names = list(_names(pools))
     if name not in names:
-        check_name(name)
+        if (pools / check_name(name)).is_symlink():
+            raise not_a_folder(pools / name)
         raise NoSuchPoolError(f"there is no pool named {name}", _nearest(name, names))
     return pools / name
 
@@ -38,13 +41,21 @@ def find(name: str, home: Path) -> Path:
 def by_age(home: Path) -> list[Path]:
     """Return the folders of all pools, oldest first."""
     pools = pools_folder(home)
+    check_links(pools)
     return sorted((pools / name for name in _names(pools)), key=_made_at)
 
 
 def _names(pools: Path) -> Iterator[str]:
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(pools):
-            if not entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir(follow_symlinks=False):
+    try:
+        entries = os.scandir(pools)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        raise not_yours(pools) from None
+    with entries:
+        for entry in entries:
+            # What could not have been made as a pool is none: a temporary one, a name with control characters.
+            if is_name(entry.name) and entry.is_dir(follow_symlinks=False):
                 yield entry.name
 
 

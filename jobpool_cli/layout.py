@@ -11,6 +11,7 @@
         state.db                SQLite: counters, inbox, segments, failures, attempts, requests answered
         results/*.parquet       sealed segments, one row per successful task
         logs/worker-0001.log    one append-only file per worker process; each attempt owns a byte range of it
+        aside/                  damaged files, kept after their tasks were taken up again; most often not there
         requests/*.json         what commands ask of the supervisor, renamed in
         slots                   shared memory: what each worker process runs right now
         lock                    held by the supervisor for its whole life
@@ -72,6 +73,11 @@ class PoolPaths(NamedTuple):
         return self.root / "results"
 
     @property
+    def aside(self) -> Path:
+        """Folder of damaged files that something whole has replaced; there only if there are any."""
+        return self.root / "aside"
+
+    @property
     def logs(self) -> Path:
         """Folder of the workers' logs."""
         return self.root / "logs"
@@ -118,7 +124,8 @@ def home_folder(override: str | None = None) -> Path:
     """Where jobpool keeps its data: ``--home``, else ``JOBPOOL_HOME``, else the platform's user data folder."""
     chosen = override or os.environ.get("JOBPOOL_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        # Unlike Path.expanduser, this leaves a user alone whom it does not know.
+        return Path(os.path.expanduser(chosen)).absolute()
     # Imported here: the two ways above need no more than the standard library.
     import platformdirs  # noqa: PLC0415
 
@@ -130,13 +137,18 @@ def pools_folder(home: Path) -> Path:
     return home / "pools"
 
 
+def is_name(name: str) -> bool:
+    """Return whether a pool may bear this name."""
+    return re.fullmatch(NAME_PATTERN, name) is not None and name != "last"
+
+
 def check_name(name: object) -> str:
     """Return the name if a pool may bear it.
 
     Raises:
         UsageError: the name is empty, too long, or holds what a file name or a shell would trip over.
     """
-    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or name == "last":
+    if not isinstance(name, str) or not is_name(name):
         raise UsageError(
             f"{name!r} cannot be a pool's name",
             "use 1 to 100 letters, digits, '.', '_' or '-', beginning with a letter, a digit or '_'"

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
 import signal
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobpool_cli.engines.processes import kill_marked
 from jobpool_cli.errors import ConflictError, JobPoolError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths
+from jobpool_cli.store import durable, ownership
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.supervisor.lock import PoolLock, holders, is_held
 
-# A folder without a lock is being made this very moment, unless it is older than this.
+# Where the folder of all pools cannot be locked: a pool younger than this may be being made this very moment.
 FRESH_SECONDS = 60.0
+LOCK_TRIES = 50
 # A killed supervisor's lock is free as soon as the kernel has buried it.
 KILL_SECONDS = 10.0
 
@@ -34,13 +38,19 @@ def remove(root: Path, *, force: bool = False) -> None:
 
     Raises:
         ConflictError: it is being worked on.
+        MachineError: it is another user's.
     """
+    if root.is_symlink():
+        raise ownership.not_a_folder(root)
+    ownership.check_owner(root)
     lock = _lock_to_remove(root, force=force)
     try:
         for identity in _identities(root):
-            kill_marked(identity)
+            kill_marked(identity, root / "logs")
         doomed = root.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{root.name}")
         os.rename(root, doomed)
+        # Otherwise a power cut might bring a pool back of which half is deleted.
+        durable.sync_folder(root.parent)
         shutil.rmtree(doomed, ignore_errors=True)
     finally:
         lock.release()
@@ -87,10 +97,47 @@ def finish_removal(pools: Path, name: str) -> bool:
 
 def remove_abandoned(pools: Path) -> None:
     """Delete what killed `map` and `rm` commands left half made or half removed."""
-    for entry in os.scandir(pools):
-        if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir(follow_symlinks=False):
-            paths = PoolPaths(Path(entry.path))
-            with contextlib.suppress(OSError):
-                fresh = not paths.lock.exists() and time.time() - entry.stat().st_mtime < FRESH_SECONDS
-                if not fresh and not is_held(paths.lock):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+    for folder in _abandoned(pools):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def unswept(pools: Path) -> Iterator[None]:
+    """Keep a new folder, which has no lock yet, from being taken for one that was left behind."""
+    with _folder_lock(pools, fcntl.LOCK_SH):
+        yield
+
+
+def _abandoned(pools: Path) -> list[Path]:
+    """Return the folders under temporary names that nobody works on."""
+    found = []
+    # While this lock is held, nobody is between making a folder and locking it.
+    with _folder_lock(pools, fcntl.LOCK_EX) as is_alone:
+        for entry in os.scandir(pools):
+            if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir(follow_symlinks=False):
+                path = Path(entry.path)
+                with contextlib.suppress(OSError):
+                    fresh = not is_alone and time.time() - entry.stat().st_mtime < FRESH_SECONDS
+                    if not fresh and not is_held(PoolPaths(path).lock):
+                        found.append(path)
+    return found
+
+
+@contextlib.contextmanager
+def _folder_lock(folder: Path, kind: int) -> Iterator[bool]:
+    """Hold a lock on a folder; yields False where it cannot be had: it is never worth a wait without end."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield any(_try_lock(fd, kind) for _ in range(LOCK_TRIES))
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except OSError:
+        # Another command has it, for less than a millisecond; or the file system knows no such locks.
+        time.sleep(0.001)
+        return False
+    return True

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from jobpool_cli.engines.processes import descriptor_limit, needed_descriptors
-from jobpool_cli.errors import ConflictError, MachineError
+from jobpool_cli.errors import ConflictError, MachineError, refused
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, check_name, pools_folder
 from jobpool_cli.model import PoolOptions
-from jobpool_cli.removal import remove, remove_abandoned
-from jobpool_cli.store import durable, requests
+from jobpool_cli.removal import remove, remove_abandoned, unswept
+from jobpool_cli.store import durable, ownership, requests
 from jobpool_cli.store.arguments.binding import BoundArguments, bind, write_arguments
 from jobpool_cli.store.arguments.inputs import read_arguments
 from jobpool_cli.store.arguments.raw import RawArguments
@@ -165,15 +165,23 @@ def submit(submission: Submission, home: Path, name: str | None = None, *, stand
     if name is not None:
         check_name(name)
     pools = pools_folder(home)
+    identity = standby.pool_id if standby is not None else str(uuid.uuid4())
     try:
-        _make_pools_folder(pools)
+        ownership.check_links(pools)
+        durable.make_way(pools)
+        ownership.check_place(pools)
         remove_abandoned(pools)
-        paths = _build(submission, pools, name, standby.pool_id if standby is not None else str(uuid.uuid4()))
+        paths = _build(submission, pools, name, identity)
     except OSError as error:
-        raise MachineError(
-            f"the pool cannot be written: {error.strerror or error} ({error.filename or pools})",
-            "free some space, or choose another place: --home, home=, JOBPOOL_HOME",
-        ) from error
+        what = f"the pool cannot be written ({error.filename or pools})"
+        raise refused(error, what, "choose another place: --home, home=, JOBPOOL_HOME") from error
+    except KeyboardInterrupt:
+        # It may have come when the pool was in its place already.
+        for lock in pools.glob("*/lock"):
+            with contextlib.suppress(OSError):
+                if lock.read_text() == identity:
+                    _abandon(PoolPaths(lock.parent))
+        raise
     if submission.arguments.n_rows:
         try:
             launch(paths, standby)
@@ -185,16 +193,6 @@ def submit(submission: Submission, home: Path, name: str | None = None, *, stand
             _abandon(paths)
             raise
     return paths
-
-
-def _make_pools_folder(pools: Path) -> None:
-    """Make the folder of all pools, and let its way down from what was there outlive a power cut, too."""
-    missing = [each for each in (pools, *pools.parents) if not each.exists()]
-    os.makedirs(pools, mode=0o700, exist_ok=True)
-    for each in missing:
-        # Where a parent may be entered and not read, it cannot be synced either.
-        with contextlib.suppress(PermissionError):
-            durable.sync_folder(each.parent)
 
 
 def _abandon(paths: PoolPaths) -> None:
@@ -209,9 +207,10 @@ def _abandon(paths: PoolPaths) -> None:
 
 def _build(submission: Submission, pools: Path, name: str | None, identity: str) -> PoolPaths:
     temporary = pools / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
-    durable.make_folder(temporary)
     paths = PoolPaths(temporary)
-    lock = PoolLock(paths.lock)
+    with unswept(pools):
+        durable.make_folder(temporary)
+        lock = PoolLock(paths.lock)
     try:
         lock.inscribe(identity)
         for folder in (paths.udf, paths.results, paths.logs, paths.requests):
@@ -250,14 +249,16 @@ def _name_and_place(
         target = pools / chosen
         try:
             # A rename onto an empty folder would succeed, and that folder is not ours.
-            if target.exists():
+            if os.path.lexists(target):
                 raise FileExistsError
             os.rename(paths.root, target)
         except OSError:
-            if not target.exists():
+            if not os.path.lexists(target):
                 raise
             if name is None:
                 continue
+            if target.is_symlink():
+                raise ownership.not_a_folder(target) from None
             raise ConflictError(
                 f"there is a pool named {chosen} already",
                 f"choose another name, or delete that pool: jobpool rm {chosen}, or JobPool.open({chosen!r}).remove()",

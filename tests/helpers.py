@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobpool_cli.engines.processes import MARK, kill_marked
+from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, pools_folder
 from jobpool_cli.model import PoolOptions, PoolState, TaskState
 from jobpool_cli.pool import JobPool
@@ -111,7 +112,8 @@ class Bench:
                 for pid in supervisors(root):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                if (root / "pool.json").exists():
+                # A test may have damaged it.
+                with contextlib.suppress(FileNotFoundError, DamagedPoolError):
                     kill_marked(Manifest.read(root / "pool.json").id)
 
 
@@ -149,7 +151,8 @@ def results_of(pool: JobPool[Any]) -> dict[int, object]:
     found: dict[int, object] = {}
     with StateReader(pool.paths.state_db) as reader:
         for table in read_outcomes(pool.paths, reader, ["task", "result", "result_pickle"]):
-            values = decode(table["result"], table.schema.field("result"), table["result_pickle"])
+            pickles = table.schema.field("result_pickle")
+            values = decode(table["result"], table.schema.field("result"), table["result_pickle"], pickle_field=pickles)
             for task, value in zip(table["task"].to_pylist(), values, strict=True):
                 assert task not in found, f"task {task} has two results"
                 found[task] = value

@@ -7,21 +7,24 @@ one that was asked for. A verb's module has one function ``command``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from jobpool_cli.cli import render
-from jobpool_cli.errors import ExitCode, JobPoolError
+from jobpool_cli.errors import REFUSALS, ExitCode, JobPoolError, PoolWarning
 
 PROGRAM = "jobpool"
+_PYTHON_TELLS = warnings.showwarning
 
 # In the order in which one meets them.
 VERBS: dict[str, tuple[str, str]] = {
@@ -44,6 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "cancel": ("cancel", "Give up what has not begun."),
     "shutdown": ("shutdown", "Stop working on a pool; the rest stays pending."),
     "rm": ("rm", "Delete pools."),
+    "doctor": ("doctor", "Say what is wrong, and what to do about it."),
 }
 
 # Click's UsageError, which Typer brings along (under a private name in newer versions) and does not export.
@@ -141,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stream is not None:
             with contextlib.suppress(AttributeError, ValueError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    warnings.showwarning = _tell
+    warnings.simplefilter("always", PoolWarning)
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         if sys.stdout is not None:
@@ -157,6 +163,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.flush()
         os._exit(int(code))
     return int(code)
+
+
+def _tell(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write what one should know about a pool as a line of ours; all other warnings as Python does."""
+    if issubclass(category, PoolWarning):
+        render.warn(str(message))
+    else:
+        _PYTHON_TELLS(message, category, filename, lineno, file, line)
 
 
 def _run(arguments: list[str]) -> int:
@@ -226,7 +247,8 @@ def _usage(problem: Any) -> int:
 
 
 def _describe(error: OSError) -> str:
-    reason = error.strerror or str(error)
+    # What the system says of this one, "File too large", says nothing of the limit.
+    reason = REFUSALS[errno.EFBIG][0] if error.errno == errno.EFBIG else error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename else f"the output could not be written: {reason}"
 
 

@@ -13,7 +13,7 @@ from jobpool_cli.layout import home_folder
 from jobpool_cli.quantities import seconds
 
 
-def _pool_names(incomplete: str) -> list[str]:
+def pool_names(incomplete: str) -> list[str]:
     """Complete a pool's name on the command line, the newest first."""
     with contextlib.suppress(JobPoolError, OSError):  # no place for messages
         return [root.name for root in reversed(by_age(home_folder())) if root.name.startswith(incomplete)]
@@ -21,7 +21,7 @@ def _pool_names(incomplete: str) -> list[str]:
 
 
 Pool = Annotated[
-    str, typer.Argument(metavar="POOL", help="The pool's name.", show_default=True, autocompletion=_pool_names)
+    str, typer.Argument(metavar="POOL", help="The pool's name.", show_default=True, autocompletion=pool_names)
 ]
 Home = Annotated[
     str | None,

@@ -78,6 +78,15 @@ def note(text: str) -> None:
         say(text)
 
 
+def warn(text: str) -> None:
+    """Write a line to stderr: what is wrong, and no reason to stop."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            head = paint("jobpool: warning:", "yellow", sys.stderr)
+            sys.stderr.write(f"{head} {for_stream(text, sys.stderr, lines=True)}\n")
+            sys.stderr.flush()
+
+
 def error(message: str, hint: str) -> None:
     """Report an error: what and why, then what next."""
     if sys.stderr is None:

@@ -26,13 +26,30 @@ class BootFailed:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A worker cannot write to the pool, and waiting would not help: ``number`` is the system's for the reason."""
+
+    slot: int
+    number: int
+    message: str
+
+
+@dataclass(frozen=True)
 class Outcomes:
-    """A worker's report on a batch: ``body`` as ``worker.loop`` builds it, and the columns."""
+    """A worker's report on a batch: ``body`` as ``worker.outbox`` builds it, checked, and the columns."""
 
     slot: int
     worker: int
     body: dict[str, Any]
     payload: bytes
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where a worker was when it died: Python's frames as text, and the deepest one in the user's code."""
+
+    text: str
+    where: tuple[str, int, str] | None
 
 
 @dataclass(frozen=True)
@@ -43,10 +60,12 @@ class Lost:
         cause: a value of ``LossCause``.
         batch: the batch it was in, None if in none.
         position: the position in it that was running.
+        sure: whether its end came during that task, rather than was noticed during it.
         exit: how the process ended, in words.
         started: when the running task began, microseconds since the epoch.
         duration: how long it ran, nanoseconds.
         log: byte range of its output.
+        trace: where it was, if it could write that down.
         unbegun: batches that were sent to it and that it never read.
     """
 
@@ -60,10 +79,12 @@ class Lost:
     started: int | None = None
     duration: int | None = None
     log: tuple[int, int] | None = None
+    trace: Trace | None = None
     unbegun: tuple[int, ...] = ()
+    sure: bool = True
 
 
-EngineEvent = Ready | BootFailed | Outcomes | Lost
+EngineEvent = Ready | BootFailed | Refused | Outcomes | Lost
 
 
 class Engine(Protocol):
@@ -71,9 +92,11 @@ class Engine(Protocol):
 
     Attributes:
         udf: the code version that workers load first from now on.
+        deaf: whether what workers send stays with them for the time being.
     """
 
     udf: int
+    deaf: bool
 
     def spawn(self, slot: int, delay: float) -> None:
         """Start a worker in a free slot after a delay in seconds; ``Ready``, ``BootFailed`` or ``Lost`` follows."""

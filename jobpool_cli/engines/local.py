@@ -1,7 +1,7 @@
 """The engine of this machine: long-lived worker processes, each in a session of its own.
 
-Their deaths are seen through pidfds, never by process numbers or closed pipes, and what a dead worker leaves running
-is found by the mark in its environment.
+Their deaths are seen through pidfds, never by process numbers or closed pipes. What a dead worker leaves running is
+ended with it, see ``processes``; what a task leaves running while its worker lives on ends at the latest with the pool.
 """
 
 from __future__ import annotations
@@ -12,34 +12,55 @@ import selectors
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from jobpool_cli.engines.base import BootFailed, EngineEvent, Lost, Outcomes, Ready
-from jobpool_cli.engines.processes import kill_marked, memory_of_tree
+from jobpool_cli.engines.base import BootFailed, EngineEvent, Lost
+from jobpool_cli.engines.processes import (
+    descendants,
+    kill_adopted,
+    kill_marked,
+    kill_these,
+    memory_of_tree,
+    reap_adopted,
+)
+from jobpool_cli.engines.traces import last_trace
 from jobpool_cli.engines.worker_process import WorkerProcess, describe_exit, start_worker
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable
 from jobpool_cli.store.slots import (
+    BEAT,
     IDLE,
     LIMIT,
     LOG_START,
     POSITION,
     POSITION_BITS,
-    POSITION_MASK,
     STARTED,
     SharedSlots,
     position_in,
     reset,
 )
-from jobpool_cli.worker.protocol import Assignment, BatchOrder, Frame, ProtocolError
+from jobpool_cli.worker.importing import IMPORT_SECONDS_VARIABLE, import_seconds
+from jobpool_cli.worker.protocol import CHANNEL_CLOSED_EXIT_CODE, Assignment, BatchOrder, ProtocolError
 
 # By then a store to shared memory has reached every core, and a worker that read the old limit shows where it went.
 TRIM_WAIT_SECONDS = 0.001
 MEMORY_POLL_SECONDS = 0.25
+CARE_SECONDS = 1.0
 BOOT_LOG_BYTES = 4000
+# Why a process is condemned that does not come to the end of its imports.
+IMPORT = "import"
+IMPORT_HINT = f"if it needs longer, set {IMPORT_SECONDS_VARIABLE} to the seconds that it may take"
 # So much is read from one worker before the others have their turn.
 READ_BYTES = 16 << 20
+# A process that ends closes its channel a moment before its end shows; one that lives on has closed it by itself.
+CLOSED_SECONDS = 0.5
+CLOSED = "its channel is closed"
+# A message whose end does not come for so long from a worker that does nothing else has none.
+STALLED_SECONDS = 5.0
+# Time to write down where it is, for a process that does not heed SIGTERM and is killed next.
+TRACE_SECONDS = 0.2
 
 
 class LocalEngine:
@@ -73,6 +94,7 @@ class LocalEngine:
         self._folder = folder
         self._next_worker = first_worker
         self.udf = udf
+        self.deaf = False
         self._slots = SharedSlots(paths.slots)
         self._views = [self._slots.slot(index) for index in range(options.processes)]
         self._standby = {process.worker: process for process in standby}
@@ -80,6 +102,9 @@ class LocalEngine:
         self._delayed: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
         self._memory_checked = 0.0
+        self._cared = 0.0
+        self._has_booted = False
+        """Whether any worker has ever loaded the UDF."""
 
     def watch(self, fd: int) -> None:
         """Have ``poll`` return early when a descriptor of the caller's becomes readable."""
@@ -142,6 +167,8 @@ class LocalEngine:
         for order in unread:
             if order.batch != batch:
                 process.send(order)
+            else:
+                process.reports.taken_back(batch)
         return any(order.batch == batch for order in unread)
 
     def trim(self, slot: int, batch: int) -> int | None:
@@ -153,7 +180,7 @@ class LocalEngine:
         view[LIMIT] = batch << POSITION_BITS | (position + 1)
         time.sleep(TRIM_WAIT_SECONDS)
         position = position_in(view, batch)
-        return None if position is None else position + 1
+        return None if position is None else self._processes[slot].reports.trimmed(batch, position + 1)
 
     def kill(self, slot: int, cause: str) -> None:
         """Ask the worker's processes to end; those that do not within the grace period are killed by ``poll``."""
@@ -166,6 +193,7 @@ class LocalEngine:
         if process.kill_at is not None:
             return
         process.cause, process.condemned = cause, word
+        process.started |= descendants(process.popen.pid)
         process.signal(signal.SIGKILL if cause == "memory" else signal.SIGTERM)
         process.kill_at = time.monotonic() + self._options.grace
 
@@ -177,18 +205,25 @@ class LocalEngine:
                 del self._delayed[slot]
                 yield from self._start(slot)
         dead = []
-        for key, _ in self._selector.select(timeout):
+        if self.deaf:
+            # What may not be read would wake it all the time.
+            time.sleep(timeout)
+        for key, _ in self._selector.select(0 if self.deaf else timeout):
             slot = key.data
             process = self._processes.get(slot) if slot is not None else None
             if process is None:
                 continue
             if key.fd == process.pidfd:
                 dead.append(slot)
-            else:
-                yield from self._read(slot, process)
+            elif not self.deaf:
+                yield from self._read(process)
         for slot in dead:
             yield from self._bury(slot)
         self._enforce(time.monotonic())
+        if now - self._cared > CARE_SECONDS:
+            self._cared = now
+            self._views[0][BEAT] = time.monotonic_ns()
+            reap_adopted({process.popen.pid for process in (*self._processes.values(), *self._standby.values())})
 
     def stop(self) -> None:
         """Kill everything; what has not been reported by now runs again later."""
@@ -201,63 +236,74 @@ class LocalEngine:
         for slot in list(self._processes):
             self._processes[slot].popen.wait()
             self._close(slot)
-        kill_marked(self._pool_id)
+        kill_marked(self._pool_id, self._paths.logs)
+        kill_adopted()
 
     # --- inside
 
-    def _read(self, slot: int, process: WorkerProcess, *, all_of_it: bool = False) -> list[EngineEvent]:
+    def _read(self, process: WorkerProcess, *, all_of_it: bool = False) -> Iterator[EngineEvent]:
+        process.heard_at = time.monotonic()
         try:
             frames, alive = process.reader.feed(process.outcomes, None if all_of_it else READ_BYTES)
-        except ProtocolError:
-            # Something wrote into the channel that is not ours to read: this worker cannot be believed any more.
-            self._selector.unregister(process.outcomes)
-            process.signal(signal.SIGKILL)
-            return []
+            for frame in frames:
+                event = process.reports.event(frame)
+                self._has_booted |= process.booted
+                if event is not None:
+                    yield event
+        except ProtocolError as error:
+            self._distrust(process, error.message)
+            return
         if not alive:
             self._selector.unregister(process.outcomes)
-            # It is dead, or it closed its channel and lives on: then nothing more can come of it.
-            process.signal(signal.SIGKILL)
-        return [self._event(slot, process, frame) for frame in frames if frame.kind != "warm"]
+            process.closed_at = time.monotonic()
 
-    @staticmethod
-    def _event(slot: int, process: WorkerProcess, frame: Frame) -> EngineEvent:
-        if frame.kind == "ready":
-            process.booted = True
-            return Ready(slot)
-        if frame.kind == "boot-failed":
-            return BootFailed(slot, str(frame.body["message"]), str(frame.body["hint"]))
-        return Outcomes(slot, process.worker, frame.body, frame.payload)
+    def _distrust(self, process: WorkerProcess, why: str) -> None:
+        """End a process whose reports cannot be believed any more; what it reported before stands."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(process.outcomes)
+        process.distrusted = why
+        process.signal(signal.SIGKILL)
 
     def _bury(self, slot: int) -> Iterator[EngineEvent]:
         process = self._processes[slot]
         if process.outcomes in [key.fileobj for key in self._selector.get_map().values()]:
-            yield from self._read(slot, process, all_of_it=True)
+            yield from self._read(process, all_of_it=True)
         # The dead leader still holds its process group's number, so that this cannot hit a stranger.
         process.signal(signal.SIGKILL)
         code = process.popen.wait()
+        if code == CHANNEL_CLOSED_EXIT_CODE:
+            process.distrusted = process.distrusted or CLOSED
         view = self._views[slot]
         word = view[POSITION]
+        running = process.reports.running(word)
         lost = Lost(
             slot=slot,
             worker=process.worker,
-            cause=process.cause if process.cause == "crash" or word == process.condemned else "stopped",
-            batch=None if word == IDLE else word >> POSITION_BITS,
-            position=None if word == IDLE else word & POSITION_MASK,
+            cause=_cause(process, word),
+            batch=running[0] if running is not None else None,
+            position=running[1] if running is not None else None,
             booted=process.booted,
-            exit=describe_exit(code),
+            sure=not process.distrusted,
+            exit=_exit(process, code),
             unbegun=tuple(order.batch for order in process.take_unread()),
         )
-        if word != IDLE:
-            elapsed = max(0, time.monotonic_ns() - view[STARTED])
-            lost = Lost(
-                **{**lost.__dict__, "started": (time.time_ns() - elapsed) // 1000, "duration": elapsed,
-                   "log": _log_range(process.log, view[LOG_START])}
-            )  # fmt: skip
+        if running is not None:
+            elapsed = _elapsed(view[STARTED], process.assigned_at)
+            log = _log_range(process.log, view[LOG_START])
+            lost = replace(
+                lost,
+                started=(time.time_ns() - elapsed) // 1000,
+                duration=elapsed,
+                log=log,
+                trace=last_trace(process.log, *log) if log is not None else None,
+            )
         elif not process.booted:
-            lost = Lost(**{**lost.__dict__, "exit": f"{lost.exit}\n{_tail(process.log)}".strip()})
-        worker = process.worker
+            lost = replace(lost, exit=f"{lost.exit}\n{_tail(process.log)}".strip())
         self._close(slot)
-        kill_marked(f"{self._pool_id}:{worker}")
+        kill_these(process.started)
+        kill_marked(f"{self._pool_id}:{process.worker}", process.log)
+        if process.cause == IMPORT and not process.booted and not self._has_booted:
+            yield BootFailed(slot, f"{_tail(process.log)}\n{_exit(process, code)}".strip(), IMPORT_HINT)
         yield lost
 
     def _close(self, slot: int) -> None:
@@ -269,9 +315,8 @@ class LocalEngine:
         reset(self._views[slot], 0, 0)
 
     def _enforce(self, now: float) -> None:
-        for process in self._processes.values():
-            if process.kill_at is not None and now >= process.kill_at:
-                process.signal(signal.SIGKILL)
+        for slot, process in self._processes.items():
+            self._watch_over(slot, process, now)
         if self._options.timeout is not None:
             for slot, process in self._processes.items():
                 word = self._overdue(slot, self._options.timeout)
@@ -285,6 +330,28 @@ class LocalEngine:
                 if word != IDLE and memory_of_tree(process.popen.pid) > limit:
                     self._condemn(process, "memory", word)
 
+    def _watch_over(self, slot: int, process: WorkerProcess, now: float) -> None:
+        """End a process that is past its time in any other way than by a task."""
+        if process.kill_at is not None:
+            if now >= process.kill_at and not process.asked_for_trace:
+                process.ask_for_trace()
+                process.kill_at = now + TRACE_SECONDS
+            elif now >= process.kill_at:
+                process.started |= descendants(process.popen.pid)
+                process.signal(signal.SIGKILL)
+        elif not process.booted and now - process.assigned_at > import_seconds():
+            self._condemn(process, IMPORT, self._views[slot][POSITION])
+        elif process.distrusted:
+            pass
+        elif process.closed_at is not None and now - process.closed_at > CLOSED_SECONDS:
+            self._distrust(process, CLOSED)
+        elif (
+            process.reader.is_amid_frame
+            and now - process.heard_at > STALLED_SECONDS
+            and self._views[slot][POSITION] == IDLE
+        ):
+            self._distrust(process, "a message without an end")
+
     def _overdue(self, slot: int, timeout: float) -> int | None:
         """Return the slot's word if its task is past its time; one that ended meanwhile is not mistaken for it."""
         view = self._views[slot]
@@ -295,12 +362,38 @@ class LocalEngine:
         return word if elapsed > timeout * 1e9 and view[POSITION] == word else None
 
 
+def _cause(process: WorkerProcess, word: int) -> str:
+    """Return why a process is gone, given what its slot showed at its end."""
+    if process.cause in {"crash", IMPORT}:
+        return "crash"
+    return process.cause if word == process.condemned else "stopped"
+
+
+def _exit(process: WorkerProcess, code: int) -> str:
+    """Say in words how a process ended."""
+    if process.cause == IMPORT:
+        return f"it was not imported within {import_seconds():g} s"
+    if process.distrusted:
+        return (
+            f"it was ended, as what it reports cannot be believed any more ({process.distrusted});"
+            " does the task write to, or close, file descriptors that it did not open?"
+        )
+    return describe_exit(code)
+
+
+def _elapsed(started: int, since: float) -> int:
+    """Return how long a task has run, in nanoseconds: no longer than its process, whatever stands in its slot."""
+    now = time.monotonic_ns()
+    return now - started if since * 1e9 <= started <= now else 0
+
+
 def _log_range(log: Path, start: int) -> tuple[int, int] | None:
     """Return the bytes that a task wrote, None if somebody deleted the log."""
     try:
-        return start, log.stat().st_size
+        size = log.stat().st_size
     except OSError:
         return None
+    return (start, size) if 0 <= start <= size else (size, size)
 
 
 def _tail(log: Path) -> str:

@@ -1,17 +1,34 @@
-"""Processes beyond the workers themselves: what they started, found by their mark; and what they hold in memory."""
+"""Processes beyond the workers themselves: what they started, how it is found and ended, what it holds in memory.
+
+What a worker started is found by the mark in its environment. What scrubbed its environment is found by the log that it
+writes to; by descent, when a task is stopped; and at the latest at the pool's end, because the supervisor adopts the
+orphans of its workers. Only what scrubbed its environment and closed its output outlives a supervisor killed by -9.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 # In the environment of every worker and so of all that it starts: "<pool id>:<worker number>".
 MARK = "JOBPOOL_MARK"
+# The mark of a supervisor: one that a task of another pool starts is no part of that task.
+DETACHED = "detached"
+
+PR_SET_CHILD_SUBREAPER = 36
+STDOUT, STDERR = 1, 2
+# Whoever forks while one looks is found by the next look.
+LOOKS = 20
+BETWEEN_LOOKS_SECONDS = 0.002
 
 _inherited: tuple[int, int] | None = None
+_adopts = False
 
 
 def other_processes() -> Iterator[tuple[int, int]]:
@@ -30,18 +47,119 @@ def other_processes() -> Iterator[tuple[int, int]]:
                 os.close(pidfd)
 
 
-def kill_marked(mark: str) -> None:
+def kill_marked(mark: str, logs: Path | None = None) -> None:
     """Kill every process whose mark begins so: a pool's id, or one worker's whole mark.
 
-    Processes that scrubbed their environment escape; those of other users are not ours to touch.
+    Args:
+        mark: the beginning.
+        logs: the folder of the pool's logs, or one worker's log. A process without any mark is killed, too, if its
+            output goes there: it scrubbed its environment. Those of other users are not ours to touch.
     """
-    exact = f"{MARK}={mark}".encode()
-    name = exact.partition(b"=")[0] + b"="
-    for pid, pidfd in other_processes():
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            marks = [each for each in file.read().split(b"\0") if each.startswith(name)]
-            if any(each == exact or each.startswith(exact + b":") for each in marks):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    place = str(logs.resolve()) if logs is not None else None
+    for _ in range(LOOKS):
+        found = False
+        for pid, pidfd in other_processes():
+            with contextlib.suppress(OSError):
+                own = _mark_of(pid)
+                if _begins(own, mark) if own else place is not None and _writes_to(pid, place):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    found = True
+        if not found:
+            return
+        time.sleep(BETWEEN_LOOKS_SECONDS)
+
+
+def marked_processes(mark: str) -> list[int]:
+    """Return the processes whose mark begins so, as ``kill_marked`` would find them."""
+    found = []
+    for pid, _ in other_processes():
+        with contextlib.suppress(OSError):
+            if _begins(_mark_of(pid), mark):
+                found.append(pid)
+    return found
+
+
+def _mark_of(pid: int) -> str:
+    """Return a process's mark, empty if it has none."""
+    name = f"{MARK}=".encode()
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        found = next((each for each in file.read().split(b"\0") if each.startswith(name)), name)
+    return os.fsdecode(found[len(name) :])
+
+
+def _begins(own: str, mark: str) -> bool:
+    return own == mark or own.startswith(f"{mark}:")
+
+
+def _writes_to(pid: int, place: str) -> bool:
+    """Return whether a process's standard output goes to this file, or to one in this folder."""
+    for fd in (STDOUT, STDERR):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/{pid}/fd/{fd}")
+            if target == place or target.startswith(f"{place}/"):
+                return True
+    return False
+
+
+def adopt_orphans() -> None:
+    """Have what this process's descendants leave behind become its children, instead of those of process 1."""
+    global _adopts  # noqa: PLW0603 - a property of the process
+    _adopts = True
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def reap_adopted(own: Collection[int]) -> None:
+    """Bury dead children other than these, if this process adopts; nobody else will."""
+    if _adopts:
+        with contextlib.suppress(OSError):
+            for pid in _children(os.getpid()):
+                if pid not in own:
+                    with contextlib.suppress(OSError):
+                        os.waitpid(pid, os.WNOHANG)
+
+
+def kill_adopted() -> None:
+    """If this process adopts, kill its children and what they started, except supervisors, and bury them."""
+    for _ in range(LOOKS if _adopts else 0):
+        found = descendants(os.getpid())
+        if not found:
+            return
+        kill_these(found)
+        reap_adopted(())
+        time.sleep(BETWEEN_LOOKS_SECONDS)
+
+
+def descendants(pid: int) -> set[tuple[int, int]]:
+    """Return what a process started, and what that started: number and birth; no supervisor, and nothing below one."""
+    found: set[tuple[int, int]] = set()
+    waiting = [pid]
+    while waiting:
+        with contextlib.suppress(OSError):
+            for child in _children(waiting.pop()):
+                with contextlib.suppress(OSError):
+                    if _mark_of(child) != DETACHED and (born := _birth(child)) is not None:
+                        found.add((child, born))
+                        waiting.append(child)
+    return found
+
+
+def kill_these(processes: Collection[tuple[int, int]]) -> None:
+    """Kill processes given by number and birth; a number that is another process's by now is left alone."""
+    for pid, born in processes:
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if _birth(pid) == born:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+
+
+def _birth(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since the machine did; None if it is dead."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        words = file.read().rpartition(b")")[2].split()
+    return None if words[0] in b"ZX" else int(words[19])
 
 
 def needed_descriptors(processes: int) -> int:

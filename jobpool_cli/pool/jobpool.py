@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, overload
 
 from jobpool_cli.errors import JobPoolError
 from jobpool_cli.finding import LAST, by_age, find
-from jobpool_cli.layout import home_folder, pools_folder
+from jobpool_cli.layout import check_name, home_folder, pools_folder
 from jobpool_cli.model import PoolOptions, PoolStatus
 from jobpool_cli.pool.tables import PoolTables
 from jobpool_cli.twins import Steps, both
@@ -153,6 +153,7 @@ class JobPool(PoolTables[Result]):
         from jobpool_cli.removal import finish_removal, remove  # noqa: PLC0415
 
         pools = pools_folder(home_folder(home))
+        check_name(name)
         if not (pools / name).exists():
             return finish_removal(pools, name)
         remove(pools / name, force=force)

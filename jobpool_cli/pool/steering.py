@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jobpool_cli.errors import ConflictError, JobPoolError, MachineError, WaitTimeoutError
+from jobpool_cli.errors import ConflictError, JobPoolError, MachineError, UsageError, WaitTimeoutError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolState, PoolStatus
 from jobpool_cli.pool.view import PoolView
+from jobpool_cli.store import ownership
 from jobpool_cli.store.state.look import SHUTTING_DOWN
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.twins import Steps, both
@@ -28,6 +29,9 @@ LATE_BY = 0.01
 ANSWER_SECONDS = 30.0
 # After the last task a supervisor has little left to do.
 LEAVING_SECONDS = 5.0
+# A supervisor that has no room for its answer carries the request out all the same, as far as that is possible.
+HELD_SECONDS = 1.0
+HELD_HINT = "free some space there; the request is kept, and its answer is written as soon as there is room"
 
 
 class PoolSteering(PoolView):
@@ -160,7 +164,7 @@ class PoolSteering(PoolView):
             )
         if status.state is PoolState.INTERRUPTED:
             # Of two that resume at once, one finds the lock taken: that is a conflict, and is said.
-            self._check_owner()
+            self._check_code()
             _launch(self.paths)
             status = self.snapshot()
         if status.state is PoolState.PAUSED:
@@ -177,6 +181,7 @@ class PoolSteering(PoolView):
         udf: str | Callable[..., Any] | None = None,
         kind: str | None = None,
         at: str | None = None,
+        damaged: bool = False,
     ) -> Steps[dict[str, Any]]:
         """Run failed tasks again, in the same pool; also cancelled ones if asked, with mended code if given.
 
@@ -186,6 +191,7 @@ class PoolSteering(PoolView):
             udf: mended code: a function, or ``file.py`` or ``file.py:name``.
             kind: only what failed with this exception type.
             at: only what failed at this place: ``file``, ``file:line``, or ``-`` for none in the user's code.
+            damaged: instead of failed tasks, those that succeeded and whose results cannot be read any more.
 
         Returns:
             the numbers ``retried`` and ``cancelled`` of tasks taken up; with ``udf`` also of those that were
@@ -194,7 +200,7 @@ class PoolSteering(PoolView):
         Raises:
             ConflictError: a task of ``tasks`` is neither failed nor cancelled.
             InputError: the mended code does not load, or does not take the arguments.
-            UsageError: there is no such task.
+            UsageError: there is no such task; or ``damaged`` goes together with something else.
 
         Example:
             >>> quotients.retry()
@@ -206,6 +212,10 @@ class PoolSteering(PoolView):
             [1.0, inf]
         """
         self._check_owner()
+        if damaged:
+            if tasks is not None or cancelled or udf is not None or kind is not None or at is not None:
+                raise UsageError("damaged results are taken up alone: no other choice of tasks, and no mended code")
+            return (yield from self._retry_damaged())
         with self._reader() as reader, reader.snapshot():
             failed = reader.failed_tasks()
             given_up = reader.cancelled_ranges()
@@ -219,6 +229,8 @@ class PoolSteering(PoolView):
             cancelled = True
         if tasks is None and not failed and not (cancelled and given_up):
             return {"retried": 0, "cancelled": 0}
+        if udf is None:
+            self._check_code()
         details: dict[str, Any] = {"tasks": list(tasks) if tasks is not None else None, "cancelled": cancelled}
         if udf is not None:
             from jobpool_cli.submit import mend  # noqa: PLC0415 - pyarrow and pydantic, only for this
@@ -227,6 +239,15 @@ class PoolSteering(PoolView):
         return (yield from self._ask("retry", details))
 
     retry, retry_async = both(_retry)
+
+    def _retry_damaged(self) -> Steps[dict[str, Any]]:
+        from jobpool_cli.store.outcomes.opening import damaged_segments  # noqa: PLC0415 - pyarrow, only for this
+
+        with self._reader() as reader:
+            found = damaged_segments(self.paths, reader.segments())
+            if not found and not reader.damaged_blobs():
+                return {"retried": 0, "cancelled": 0}
+        return (yield from self._ask("retry", {"damaged": True, "segments": list(found)}))
 
     def _check_retryable(self, tasks: Sequence[int], failed: set[int], cancelled: Sequence[tuple[int, int]]) -> None:
         self.check_tasks(tasks)
@@ -262,7 +283,8 @@ class PoolSteering(PoolView):
         yield from self._ask("shutdown", {"kill": not wait}, timeout)
         while self.is_live():
             status = self.snapshot()
-            if status.state in (PoolState.RUNNING, PoolState.PAUSED) and status.reason != SHUTTING_DOWN:
+            goes_on = status.state in (PoolState.RUNNING, PoolState.PAUSED) and status.reason != SHUTTING_DOWN
+            if goes_on and not self.is_held():
                 raise ConflictError(f"{self.name} goes on: it was resumed before it had shut down")
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(f"{self.name} did not end within {timeout:g} s", "its running tasks go on")
@@ -296,6 +318,20 @@ class PoolSteering(PoolView):
 
     remove, remove_async = both(_remove)
 
+    def _check_code(self) -> None:
+        """Refuse to run code that is not what was submitted; its workers would refuse it, too, but only later.
+
+        Raises:
+            DamagedPoolError: it was altered.
+            MachineError: the pool is not the user's alone.
+        """
+        from jobpool_cli.store.snapshot import verify_snapshot  # noqa: PLC0415 - only where something runs
+
+        self._check_owner()
+        with self._reader() as reader:
+            version = reader.counters().udf
+        verify_snapshot(self.paths.udf_version(version))
+
     def _is_being_left(self) -> bool:
         """Whether the pool is done, and its supervisor about to end."""
         try:
@@ -305,11 +341,13 @@ class PoolSteering(PoolView):
 
     def _ask(self, action: str, details: dict[str, Any], timeout: float | None = None) -> Steps[dict[str, Any]]:
         """Post a request and wait for its answer; start a supervisor where none lives to read it."""
-        self._check_owner()
+        # A pool that others were let into can still be stopped.
+        ownership.check_owner(self.paths.root)
         limit = ANSWER_SECONDS if timeout is None else timeout
         deadline = time.monotonic() + limit
         from jobpool_cli.store import requests  # noqa: PLC0415 - only for those who ask for something
 
+        asked = time.monotonic()
         request = requests.post(self.paths.requests, action, details)
         while True:
             with self._reader() as reader:
@@ -317,8 +355,17 @@ class PoolSteering(PoolView):
             if answer is not None:
                 break
             if not self.is_live():
+                if action == "shutdown":
+                    # It ended, and could not say so: the disk is full. The next one shall not end at once, too.
+                    requests.withdraw(self.paths.requests, request)
+                    return {}
                 with contextlib.suppress(ConflictError):
                     _launch(self.paths)
+            elif time.monotonic() >= asked + HELD_SECONDS and self.is_held():
+                # What was asked for is done, and cannot be written down.
+                if action == "shutdown":
+                    return {}
+                raise MachineError(f"{self.name} cannot write its answer: {self.snapshot().reason}", HELD_HINT)
             elif time.monotonic() >= deadline:
                 raise WaitTimeoutError(
                     f"the supervisor of {self.name} did not answer within {limit:g} s",

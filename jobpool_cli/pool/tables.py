@@ -76,7 +76,9 @@ class PoolTables(PoolOutcomes[Result]):
             TasksFailedError: tasks failed or were cancelled, and neither option allows that.
             WaitTimeoutError: the pool was not done in time.
         """
-        from jobpool_cli.store.arguments.stored import read_stored  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415 - only where something is collected
+
+        from jobpool_cli.store.arguments.stored import check_rows, read_stored  # noqa: PLC0415
         from jobpool_cli.store.outcomes.collect import assemble  # noqa: PLC0415
         from jobpool_cli.store.outcomes.segments import read_outcomes  # noqa: PLC0415
 
@@ -88,7 +90,8 @@ class PoolTables(PoolOutcomes[Result]):
             parts = [*read_outcomes(self.paths, reader, ["task", "result", "result_pickle"])]
         return assemble(
             parts,
-            read_stored(self.paths.args),
+            # Where the arguments are damaged, the results can still be had without them.
+            pa.table({}) if drop_index else check_rows(read_stored(self.paths.args), self.n_jobs),
             flatten=flatten,
             drop_index=drop_index,
             leave_out_unreadable=ignore_exceptions,

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from jobpool_cli.errors import MachineError, NoSuchPoolError, UsageError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import Failure, FailureGroup, PoolState, PoolStatus, RunningTask, TaskState
+from jobpool_cli.store import durable, ownership
 from jobpool_cli.store.manifest import Manifest
-from jobpool_cli.store.slots import read_running
+from jobpool_cli.store.slots import read_running, refusals
 from jobpool_cli.store.state.look import look
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.supervisor.lock import is_held
@@ -33,6 +34,7 @@ class PoolView:
     def __init__(self, root: Path) -> None:
         """Bind to a pool directory; use ``open`` to find one by name."""
         self.paths = PoolPaths(root)
+        ownership.check_readable(root)
         self._seen = self._file_of_manifest()
         self.manifest = Manifest.read(self.paths.pool_json)
 
@@ -58,6 +60,10 @@ class PoolView:
         """Return whether a supervisor works on the pool."""
         return is_held(self.paths.lock)
 
+    def is_held(self) -> bool:
+        """Return whether a full disk keeps the pool's supervisor from going on."""
+        return self.is_live() and refusals(self.paths.slots)[0] != 0
+
     def snapshot(self) -> PoolStatus:
         """Return one look at the pool; costs the same for three tasks as for ten million."""
         # Whoever holds the lock is asked for first: a supervisor that ends right afterwards has left its counters.
@@ -67,7 +73,8 @@ class PoolView:
 
     def running_tasks(self) -> Sequence[RunningTask]:
         """Return what the workers run right now."""
-        return read_running(self.paths.slots) if self.is_live() else []
+        running = read_running(self.paths.slots) if self.is_live() else []
+        return [each for each in running if each.task < self.n_jobs]
 
     def watch(self) -> Watch:
         """Return a watch, which tells with each look what ended since the one before."""
@@ -104,11 +111,12 @@ class PoolView:
 
     def arguments(self, tasks: Sequence[int] | None = None) -> pa.Table:
         """Return the arguments, a row per task; UsageError where there is no such task."""
-        from jobpool_cli.store.arguments.stored import read_table  # noqa: PLC0415
+        from jobpool_cli.store.arguments.stored import check_rows, read_table  # noqa: PLC0415
 
         self._check_there()
         self.check_tasks(tasks or ())
-        return read_table(self.paths.args, tasks)
+        table = read_table(self.paths.args, tasks)
+        return table if tasks is not None else check_rows(table, self.n_jobs)
 
     def calls(self, tasks: Sequence[int] | None = None) -> tuple[pa.Table, pa.Table]:
         """Return the numbers of tasks and, in as many rows, all that their calls are given, constants included."""
@@ -198,18 +206,13 @@ class PoolView:
             return reader.counters().unsealed == 0
 
     def _check_owner(self) -> None:
-        """Refuse to run, or load pickles from, a pool that is somebody else's.
+        """Refuse to run, or load pickles from, a pool that is not the user's alone.
 
         Raises:
-            MachineError: the pool belongs to another user.
+            MachineError: it belongs to another user, or others may write to a part of it.
         """
         self._check_there()
-        owner = self.paths.root.stat().st_uid
-        if owner != os.geteuid():
-            raise MachineError(
-                f"{self.name} belongs to user {owner}, you are user {os.geteuid()}",
-                "its code and its pickles run with the rights of whoever loads them; let its owner do this",
-            )
+        ownership.check_alone(self.paths.root)
 
     def _check_there(self) -> None:
         """Make sure that the folder still holds the pool that was opened; costs a look at one file.
@@ -245,6 +248,8 @@ class PoolView:
 
     def _reader(self) -> StateReader:
         self._check_there()
+        if not self.is_live():
+            durable.sync_commits(self.paths.state_db)
         try:
             return StateReader(self.paths.state_db)
         except PermissionError as error:

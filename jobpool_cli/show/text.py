@@ -28,8 +28,13 @@ STATE_STYLES = {
     "pending": "dim",
 }
 
-# What a terminal would obey instead of show: C0 but tab and newline, DEL, C1, and marks that reorder the line.
-_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+# What a terminal would obey instead of show: C0 but tab and newline, DEL, C1; what reorders the line (bidi), or ends it
+# (2028, 2029); what nobody sees, so that two texts look alike: zero-width spaces, invisible operators, tags. The
+# joiners 200C and 200D stay, which Persian, Hindi and emoji need.
+_CONTROL = (
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
 # What would end a record of tab-separated text, and how it is shown.
 BREAKS = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 

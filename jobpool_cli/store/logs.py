@@ -14,6 +14,7 @@ import numpy as np
 from jobpool_cli.errors import MachineError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import RunningTask, TaskState
+from jobpool_cli.store.durable import open_old
 from jobpool_cli.store.outcomes.segments import read_outcomes
 from jobpool_cli.store.outcomes.table import Int64s, numbers
 from jobpool_cli.store.state.reader import StateReader
@@ -304,7 +305,7 @@ def _size(path: Path) -> int:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = open_old(path, os.O_NOFOLLOW)
     except FileNotFoundError:
         raise
     except OSError as error:

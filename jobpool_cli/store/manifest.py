@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jobpool_cli.errors import DamagedPoolError
+from jobpool_cli.errors import DamagedPoolError, UsageError
 from jobpool_cli.layout import FORMAT_VERSION
-from jobpool_cli.model import PoolOptions
+from jobpool_cli.model import PoolOptions, check_processes
 from jobpool_cli.store import durable
+
+# Beyond every number that a pool's description can hold.
+MOST = 2**53
 
 
 class Manifest(NamedTuple):
@@ -58,26 +61,45 @@ class Manifest(NamedTuple):
         Raises:
             DamagedPoolError: it is missing, no JSON, of another format version, or lacks something.
         """
+        advice = f"restore it from a copy; what is left of the pool: jobpool doctor {path.parent.name}"
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(durable.read_old(path))
             version = content["format_version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DamagedPoolError(f"{path} is not readable as a pool's description: {error}") from error
+        except KeyError as error:
+            raise DamagedPoolError(
+                f"{path} is not readable as a pool's description: it has no {error}", advice
+            ) from error
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise DamagedPoolError(f"{path} is not readable as a pool's description: {why}", advice) from error
         if version != FORMAT_VERSION:
             raise DamagedPoolError(
                 f"{path} has format version {version}; this jobpool knows version {FORMAT_VERSION}",
                 "use the jobpool that made it, or a newer one",
             )
         try:
-            return cls(
-                id=str(content["id"]),
-                name=str(content["name"]),
-                created=datetime.fromisoformat(content["created"]),
-                n_jobs=int(content["n_jobs"]),
-                udf=str(content["udf"]),
-                folder=str(content["folder"]),
-                source=str(content["source"]),
-                options=PoolOptions(**content["options"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedPoolError(f"{path} lacks or garbles something that every pool has: {error!r}") from error
+            return cls._of(content)
+        except (ValueError, KeyError, TypeError, UsageError) as error:
+            raise DamagedPoolError(
+                f"{path} lacks or garbles something that every pool has: {error!r}", advice
+            ) from error
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> Manifest:
+        created = datetime.fromisoformat(content["created"])
+        options = PoolOptions(**content["options"])
+        numbers = (content["n_jobs"], *(each for each in options if each is not None))
+        if created.utcoffset() is None or any(
+            type(each) not in (int, float) or not 0 <= each < MOST for each in numbers
+        ):
+            raise ValueError("a number or a time is out of range")
+        return cls(
+            id=str(content["id"]),
+            name=str(content["name"]),
+            created=created,
+            n_jobs=int(content["n_jobs"]),
+            udf=str(content["udf"]),
+            folder=str(content["folder"]),
+            source=str(content["source"]),
+            options=check_processes(options),
+        )

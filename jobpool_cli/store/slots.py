@@ -1,7 +1,7 @@
 """Shared memory: what each worker process runs right now, without a message or a system call per task.
 
 The file ``slots`` holds ``MAX_SLOTS`` records of sixteen signed 64-bit words in the machine's byte order. The worker
-writes all words but ``LIMIT``; the supervisor writes ``LIMIT``; readers such as ``status`` only look.
+writes the first seven words; the others are the supervisor's; readers such as ``status`` only look.
 
 =========== ======================================================================================================
 word        meaning
@@ -14,29 +14,38 @@ FIRST       task number at position 0, as if the batch were one range; rewritten
 ATTEMPT     attempt of the batch
 LOG_START   offset in the worker's log at which the task's output begins
 LIMIT       ``batch << 32 | position``: from this position on, the batch was taken back; other batches: no limit
+BEAT        of the first record only: ``time.monotonic_ns()`` of a moment, not long ago, when the supervisor was at work
+HELD        of the first record only: why the disk does not take what the supervisor writes, as the system's number
+            for such an error; 0 while it does
+ENDED       of the first record only: the same of a supervisor that gave up because of it
 =========== ======================================================================================================
 
 A batch's tail is taken back without a lock. The worker first publishes POSITION and then reads LIMIT; the supervisor
 first writes LIMIT, waits until that store has long reached the worker, and then reads POSITION: whatever lies behind
 the position that it sees, the worker has not begun and will not begin.
+
+The file has its blocks on the disk from the beginning: it is where `status` learns that the disk is full, and a store
+to shared memory that finds no block for it kills the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from jobpool_cli.layout import FILE_MODE
 from jobpool_cli.model import MAX_PROCESSES, RunningTask
+from jobpool_cli.store.durable import open_private, read_old
 
 MAX_SLOTS = MAX_PROCESSES
 WORDS = 16
 SLOT_BYTES = WORDS * 8
 
-WORKER, PID, POSITION, STARTED, FIRST, ATTEMPT, LOG_START, LIMIT = range(8)
+WORKER, PID, POSITION, STARTED, FIRST, ATTEMPT, LOG_START, LIMIT, BEAT, HELD, ENDED = range(11)
 
 IDLE = -1
 POSITION_BITS = 32
@@ -45,10 +54,13 @@ POSITION_MASK = (1 << POSITION_BITS) - 1
 
 def create_slots(path: Path) -> None:
     """Make (or clear) the file of slots: all idle."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, FILE_MODE)
+    size = MAX_SLOTS * SLOT_BYTES
+    fd = open_private(path, os.O_RDWR)
     try:
-        os.ftruncate(fd, 0)
-        os.ftruncate(fd, MAX_SLOTS * SLOT_BYTES)
+        # In place, so that a pool on a full disk keeps its blocks; and by stores, which no limit on files touches.
+        os.posix_fallocate(fd, 0, size)
+        with mmap.mmap(fd, size) as shared:
+            shared[:] = bytes(size)
     finally:
         os.close(fd)
 
@@ -83,6 +95,24 @@ def position_in(slot: memoryview, batch: int) -> int | None:
     return word & POSITION_MASK if word != IDLE and word >> POSITION_BITS == batch else None
 
 
+def silent_for(path: Path) -> float:
+    """Return for how many seconds the supervisor has not been at work; 0.0 where that is not known."""
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        beat = int.from_bytes(os.pread(file.fileno(), 8, BEAT * 8), sys.byteorder, signed=True)
+        return max(0, time.monotonic_ns() - beat) / 1e9 if beat else 0.0
+    return 0.0
+
+
+def refusals(path: Path) -> tuple[int, int]:
+    """Return what the words ``HELD`` and ``ENDED`` say."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            words = memoryview(file.read(SLOT_BYTES)).cast("q")
+        return words[HELD], words[ENDED]
+    except (OSError, TypeError, IndexError):
+        return 0, 0
+
+
 def left_running(path: Path) -> list[tuple[int, int, int]]:
     """Return (low, high, attempt) of tasks that a dead supervisor's workers may have run and not told of.
 
@@ -90,7 +120,7 @@ def left_running(path: Path) -> list[tuple[int, int, int]]:
     not, low may be too low, and tasks of the ranges before are not in it.
     """
     try:
-        words = memoryview(path.read_bytes()).cast("q")
+        words = memoryview(read_old(path)).cast("q")
     except (OSError, TypeError):
         return []
     found = []
@@ -108,20 +138,22 @@ def read_running(path: Path) -> list[RunningTask]:
     The file is read in one go and may catch a worker between two tasks: what it shows is a snapshot, for people.
     """
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        data = read_old(path)
+    except OSError:
         return []
     now, wall = time.monotonic_ns(), datetime.now(UTC)
-    words = memoryview(data).cast("q")
+    words = memoryview(data)[: len(data) // SLOT_BYTES * SLOT_BYTES].cast("q")
     found = []
     for base in range(0, len(words), WORDS):
         word = words[base + POSITION]
-        if not words[base + WORKER] or word == IDLE:
+        task, started = words[base + FIRST] + (word & POSITION_MASK), words[base + STARTED]
+        if not words[base + WORKER] or word < 0 or task < 0 or not 0 < started <= now:
+            # Nothing runs there; or the function wrote into memory that is not its own.
             continue
-        elapsed = max(0, now - words[base + STARTED]) / 1e9
+        elapsed = (now - started) / 1e9
         found.append(
             RunningTask(
-                task=words[base + FIRST] + (word & POSITION_MASK),
+                task=task,
                 attempt=words[base + ATTEMPT],
                 worker=words[base + WORKER],
                 pid=words[base + PID],

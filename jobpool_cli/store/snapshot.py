@@ -16,9 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from jobpool_cli.errors import DamagedPoolError, InputError, MachineError
-from jobpool_cli.layout import FOLDER_MODE
-from jobpool_cli.store.durable import sync_folder, write_new
+from jobpool_cli.errors import DamagedPoolError, InputError, refused
+from jobpool_cli.store.durable import make_folder, read_old, sync_folder, write_new
 
 MANIFEST = "snapshot.json"
 # Where a pickled function lies in its snapshot. Like the names below it is no module's, so none can be in its way.
@@ -151,7 +150,7 @@ def read_snapshot(folder: Path) -> Snapshot:
             module=str(manifest["module"]),
             sha256=str(manifest["sha256"]),
             created=datetime.fromisoformat(str(manifest["created"])),
-            roots=_text_pairs(manifest["roots"]),
+            roots=_places(manifest["roots"]),
             sys_path=tuple(_texts(manifest["sys_path"])),
             lines=_text_pairs(manifest["lines"]),
             main=str(manifest["main"]),
@@ -169,8 +168,7 @@ def snapshot_files(folder: Path) -> dict[str, str]:
         raise DamagedPoolError(f"{folder / MANIFEST} is not what jobpool wrote: it names no files")
     for relative in files:
         # The manifest decides what is opened and run: it must not lead out of the folder.
-        parts = str(relative).split("/")
-        if ".." in parts or "" in parts:
+        if not _is_inside(relative):
             raise DamagedPoolError(f"{folder / MANIFEST} names a file outside its folder: {relative!r}")
     return {str(name): str(digest) for name, digest in files.items()}
 
@@ -183,7 +181,7 @@ def verify_snapshot(folder: Path) -> None:
     """
     for relative, digest in snapshot_files(folder).items():
         try:
-            content = (folder / relative).read_bytes()
+            content = read_old(folder / relative)
         except OSError as error:
             raise DamagedPoolError(
                 f"the snapshot of the code lost a file: {folder / relative}: {error.strerror or error}",
@@ -192,7 +190,7 @@ def verify_snapshot(folder: Path) -> None:
         if hashlib.sha256(content).hexdigest() != digest:
             raise DamagedPoolError(
                 f"the snapshot of the code was altered since it was taken: {folder / relative}",
-                "to run changed code in this pool, retry with --udf",
+                "put the file back as it was; to run failed tasks with changed code, retry with --udf",
             )
 
 
@@ -200,8 +198,8 @@ def _read_manifest(folder: Path) -> dict[str, object]:
     """snapshot.json as it stands."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        manifest = json.loads(read_old(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedPoolError(f"{path} cannot be read: {error}") from error
     if not isinstance(manifest, dict):
         raise DamagedPoolError(f"{path} is not what jobpool wrote: no JSON object")
@@ -214,6 +212,20 @@ def _text_pairs(found: object) -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()}
 
 
+def _places(found: object) -> dict[str, str]:
+    """The folders of a snapshot and where they are from; modules are imported from there, so none may lie elsewhere."""
+    places = _text_pairs(found)
+    for place in places:
+        if place and not _is_inside(place):
+            raise ValueError(f"{place!r} is no folder in it")
+    return places
+
+
+def _is_inside(relative: str) -> bool:
+    parts = str(relative).split("/")
+    return not {"", ".", ".."} & {*parts} and "\0" not in relative
+
+
 def _texts(found: object) -> list[str]:
     if not isinstance(found, list):
         raise TypeError(f"{found!r} is no list")
@@ -224,9 +236,9 @@ def _make_folder(folder: Path) -> None:
     """Make a folder, and its parents, for the user's eyes only."""
     try:
         for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
-            missing.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            make_folder(missing)
     except OSError as error:
-        raise MachineError(f"{folder} cannot be made: {error.strerror or error}") from error
+        raise refused(error, f"{folder} cannot be made") from error
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -234,7 +246,7 @@ def _write(path: Path, content: bytes) -> None:
     try:
         write_new(path, content)
     except OSError as error:
-        raise MachineError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise refused(error, f"{path} cannot be written") from error
 
 
 def files_needed(start: Iterable[tuple[Path, Path]], root_of: Callable[[str], Path | None]) -> list[tuple[Path, Path]]:

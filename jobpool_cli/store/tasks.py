@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import FAILED_STATES, RunningTask, TaskState
 from jobpool_cli.store.outcomes.segments import read_outcomes
 from jobpool_cli.store.outcomes.table import UNKNOWN, Int64s, numbers
 from jobpool_cli.store.ranges import gaps
+from jobpool_cli.store.state.problems import advice
 from jobpool_cli.store.state.reader import StateReader, to_microseconds
 from jobpool_cli.store.values.buffers import filled, fixed_width, texts
 
@@ -151,6 +153,12 @@ class _Rows:
     def _places(self, tasks: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_] | slice]:
         """Return where these tasks' rows are, and which of the tasks have one."""
         if self._all:
+            if len(tasks) and not 0 <= int(tasks.min()) <= int(tasks.max()) < len(self._tasks):
+                raise DamagedPoolError(
+                    f"the pool is damaged: its state tells of task {int(tasks.max())}, and pool.json of"
+                    f" {len(self._tasks)} tasks",
+                    "they are not of one pool: restore both from a copy",
+                )
             return tasks, slice(None)
         places = np.searchsorted(self._tasks, tasks)
         there = places < len(self._tasks)
@@ -197,14 +205,20 @@ class _Rows:
             return texts([])
         tasks, attempt, state, errors, started, duration_ns, worker, udf = zip(*found, strict=True)
         numbers = {"attempt": attempt, "started": started, "duration_ns": duration_ns, "worker": worker, "udf": udf}
-        columns = {name: np.array(filled(values, UNKNOWN), np.int64) for name, values in numbers.items()}
-        where = np.array(tasks, np.int64)
+        try:
+            columns = {name: np.array(filled(values, UNKNOWN), np.int64) for name, values in numbers.items()}
+            where = np.array(tasks, np.int64)
+            shown = texts(list(errors))
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise DamagedPoolError(
+                f"{reader.path} is damaged: a failure in it is none that jobpool wrote: {error}", advice(reader.path)
+            ) from error
         places, there = self._places(where)
         timeout = np.array([each == TaskState.TIMEOUT for each in state])
         self._put(where, TaskState.ERROR, cpu_ns=np.full(len(where), UNKNOWN, np.int64), **columns)
         self._put(where[timeout], TaskState.TIMEOUT)
         self._failure[places] = np.arange(len(where))[there]
-        return texts(list(errors))
+        return shown
 
     def add_successes(self, paths: PoolPaths, reader: StateReader, tasks: Sequence[int] | Int64s | None) -> None:
         """Successful tasks with all their facts."""

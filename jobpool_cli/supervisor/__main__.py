@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,12 +10,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from jobpool_cli.engines.processes import raise_descriptors
+from jobpool_cli.engines.processes import adopt_orphans, raise_descriptors
 from jobpool_cli.engines.worker_process import WorkerProcess
-from jobpool_cli.errors import ConflictError, ExitCode, InputError, JobPoolError
+from jobpool_cli.errors import ConflictError, DamagedPoolError, ExitCode, InputError, JobPoolError
 from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store import durable, ownership
 from jobpool_cli.supervisor.launch import Report
 from jobpool_cli.supervisor.lock import PoolLock
+from jobpool_cli.supervisor.log import log
 from jobpool_cli.supervisor.standby import stand_by, take_over_log
 
 
@@ -34,6 +37,18 @@ def reporter(fd: int) -> Callable[[Report], None]:
             os.close(open_fds.pop())
 
     return report
+
+
+def _kind(error: JobPoolError) -> str:
+    """Name what the starter raises again as itself."""
+    match error:
+        case ConflictError():
+            return "conflict"
+        case InputError():
+            return "input"
+        case DamagedPoolError():
+            return "damaged"
+    return ""
 
 
 def main() -> int:
@@ -56,23 +71,30 @@ def main() -> int:
         paths, standby = found
         take_over_log(paths)
     try:
-        lock = PoolLock(paths.lock)
+        ownership.check_alone(paths.root)
+        # Held to the end of the process: whoever finds it free finds nobody at work any more.
+        PoolLock(paths.lock)
+        durable.sync_commits(paths.state_db)
         from jobpool_cli.supervisor.loop import Supervisor  # noqa: PLC0415 - the loser of a race loads nothing
 
         raise_descriptors()
+        adopt_orphans()
         Supervisor(paths, report, standby).run()
     except JobPoolError as error:
-        print(f"{type(error).__name__}: {error.message}", file=sys.stderr, flush=True)
-        kind = "conflict" if isinstance(error, ConflictError) else "input" if isinstance(error, InputError) else ""
-        report(Report(ok=False, kind=kind, message=error.message, hint=error.hint))
+        log(f"{type(error).__name__}: {error.message}")
+        report(Report(ok=False, kind=_kind(error), message=error.message, hint=error.hint))
         return int(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last resort: whoever waits must hear of it
-        traceback.print_exc()
+        log(traceback.format_exc())
         report(Report(ok=False, message=f"{type(error).__name__}: {error}"))
         return int(ExitCode.SYSTEM)
-    lock.release()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    # Not sys.exit: to take the modules down takes longer than a small pool's work, and whoever waits waits for it.
+    os._exit(code)

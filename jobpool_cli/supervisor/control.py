@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import requests
+from jobpool_cli.store.aside import set_aside
 from jobpool_cli.store.requests import Request
 from jobpool_cli.store.state.look import SHUT_DOWN
 from jobpool_cli.store.state.reader import StateReader
-from jobpool_cli.store.state.writer import StateWriter
 from jobpool_cli.supervisor.events import (
     CancelAsked,
     Event,
@@ -25,6 +26,8 @@ from jobpool_cli.supervisor.events import (
     TasksAdded,
     UdfChanged,
 )
+from jobpool_cli.supervisor.log import log
+from jobpool_cli.supervisor.recording import Recorder
 from jobpool_cli.supervisor.scheduler import Scheduler
 
 # What calls a shutdown off; a supervisor that ends for any other reason leaves it to the next one, which whoever asks
@@ -40,10 +43,8 @@ class Control:
     def __init__(
         self,
         paths: PoolPaths,
-        writer: StateWriter,
         feed: Callable[[Event], None],
-        change: Callable[[Callable[[], None]], None],
-        flush: Callable[[], None],
+        recorder: Recorder,
         scheduler: Scheduler,
         must_end: Callable[[], bool],
     ) -> None:
@@ -51,18 +52,14 @@ class Control:
 
         Args:
             paths: the pool.
-            writer: of its state.
             feed: takes events for the scheduler.
-            change: collects what the next commit writes.
-            flush: commits.
+            recorder: of what it changes.
             scheduler: asked for numbers only.
             must_end: whether the supervisor stops for a reason of its own, which no request changes.
         """
         self._paths = paths
-        self._writer = writer
+        self._recorder, self._writer, self._change = recorder, recorder.writer, recorder.change
         self._feed = feed
-        self._change = change
-        self._flush = flush
         self._scheduler = scheduler
         self._must_end = must_end
         self._taken: set[str] = set()
@@ -78,13 +75,16 @@ class Control:
             try:
                 request = requests.read(path)
             except (ValueError, OSError) as error:
-                print(f"request {path.name} was ignored: {error}", flush=True)  # to supervisor.log
+                log(f"request {path.name!a} was ignored: {error}")
+                self._remove(path)
             else:
                 if request.action in LATER and not self._goes_on():
                     continue
-                if not self._was_answered(request):
-                    self._answer(request)
-            self._answered.append(path)
+                if not self._was_answered(request) and not self._answer(request):
+                    # There is no room on the disk: it waits.
+                    self._taken.discard(path.name)
+                    continue
+                self._answered.append(path)
         return bool(found)
 
     def _goes_on(self) -> bool:
@@ -100,28 +100,36 @@ class Control:
         self._cancelled += sum(high - low for low, high in ranges)
 
     def committed(self) -> None:
-        """Remove the files of requests whose answers are on the disk."""
+        """Remove the files of requests whose answers are on the disk, or that are carried out with this supervisor."""
         for path in self._answered:
-            # What cannot be removed (a folder, say) stays among the taken ones and is not looked at again.
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-                self._taken.discard(path.name)
+            self._remove(path)
         self._answered.clear()
+
+    def _remove(self, path: Path) -> None:
+        # What cannot be removed (a folder, say) stays among the taken ones and is not looked at again.
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            self._taken.discard(path.name)
 
     def _was_answered(self, request: Request) -> bool:
         with StateReader(self._paths.state_db) as reader:
             return reader.answer(request.id) is not None
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: Request) -> bool:
+        """Carry a request out; False if the disk does not let it be."""
         now = time.time_ns() // 1000
         try:
+            requests.check_details(request.details, self._paths)
             if request.action == "retry":
-                self._retry(request, now)
-                return
+                retry = self._retry_damaged if request.details.get("damaged") else self._retry
+                return retry(request, now)
             answer = self._carry_out(request)
         except (KeyError, TypeError, ValueError) as error:
             answer = {"error": f"the request makes no sense: {error!r}"}
+        except DamagedPoolError as error:
+            answer = {"error": error.message}
         self._change(partial(self._writer.add_answer, request.id, now, request.action, answer))
+        return True
 
     def _carry_out(self, request: Request) -> dict[str, Any]:
         match request.action:
@@ -145,16 +153,17 @@ class Control:
                 return {"running": self._scheduler.outstanding_tasks}
         raise ValueError(f"unknown action {request.action!r}")
 
-    def _retry(self, request: Request, now: int) -> None:
-        """Take failed and, if asked, cancelled tasks up again.
+    def _retry(self, request: Request, now: int) -> bool:
+        """Take failed and, if asked, cancelled tasks up again; False if there is no room on the disk to do so.
 
         Read and written in a transaction of its own: what is taken up is what was failed at that moment, and the
         events that follow speak of nothing that is not on the disk.
         """
         tasks: list[int] | None = request.details.get("tasks")
         udf: int | None = request.details.get("udf")
-        self._flush()
-        with self._writer.transaction():
+        if self._recorder.held or not self._recorder.commit():
+            return False
+        with self._recorder.attempt() as attempt, self._writer.transaction():
             failed = self._writer.take_up_failures(tasks)
             fresh, later = self._writer.take_up_cancelled(tasks) if request.details.get("cancelled") else ((), [])
             cancelled = sum(high - low for low, high in fresh) + len(later)
@@ -168,5 +177,31 @@ class Control:
             if taken_up:
                 self._writer.mark_retry(now, udf)
             self._writer.add_answer(request.id, now, request.action, answer)
-        if taken_up:
+        if attempt.done and taken_up:
             self._feed(TasksAdded(ranges=fresh, singles=tuple(sorted([*failed, *later]))))
+        return attempt.done
+
+    def _retry_damaged(self, request: Request, now: int) -> bool:
+        """Take up the tasks whose results cannot be read any more: those that are named, where that is still so.
+
+        A damaged segment is moved aside before its row goes: killed in between, it is a missing one, and still known.
+        """
+        from jobpool_cli.store.outcomes.opening import damaged_segments, results_by_udf  # noqa: PLC0415 - pyarrow
+
+        if self._recorder.held or not self._recorder.commit():
+            return False
+        named = set(request.details["segments"])
+        with StateReader(self._paths.state_db) as reader:
+            files = list(damaged_segments(self._paths, [each for each in reader.segments() if each.file in named]))
+            blobs = list(reader.damaged_blobs())
+            by_udf = results_by_udf(self._paths, reader, files, blobs) if files or blobs else {}
+        for file in files:
+            set_aside(self._paths, self._paths.results / file)
+        with self._recorder.attempt() as attempt, self._writer.transaction():
+            again = self._writer.take_up_successes(files, blobs, by_udf) if files or blobs else []
+            if again:
+                self._writer.mark_retry(now, None)
+            self._writer.add_answer(request.id, now, request.action, {"retried": len(again), "cancelled": 0})
+        if attempt.done and again:
+            self._feed(TasksAdded(singles=tuple(again)))
+        return attempt.done

@@ -60,6 +60,8 @@ class WorkerLost:
         position: the position in it that was running.
         booted: whether it ever became ready.
         unbegun: batches that were sent to it and that it never read.
+        sure: whether the task at the position is to blame; if not, it may be any task of the batch that has begun and
+            is not recorded.
     """
 
     slot: int
@@ -68,6 +70,7 @@ class WorkerLost:
     position: int | None
     booted: bool = True
     unbegun: tuple[int, ...] = ()
+    sure: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,16 @@ class PauseAsked:
 
 
 @dataclass(frozen=True)
+class DiskFilled:
+    """Hand out nothing, whatever people ask for: outcomes could not be recorded."""
+
+
+@dataclass(frozen=True)
+class RoomFound:
+    """The disk takes outcomes again."""
+
+
+@dataclass(frozen=True)
 class ResumeAsked:
     """Hand out tasks again."""
 
@@ -151,6 +164,8 @@ Event = (
     | UdfChanged
     | CancelAsked
     | PauseAsked
+    | DiskFilled
+    | RoomFound
     | ResumeAsked
     | StopAsked
     | StopRevoked

@@ -77,3 +77,5 @@ class History:
     since: int
     crashes: int = 0
     failures: int = 0
+    row: int = 0
+    """For the fuse: the row of crashes in which the first one was."""

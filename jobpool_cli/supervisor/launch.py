@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import uuid
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from jobpool_cli.engines.processes import MARK
-from jobpool_cli.errors import ConflictError, InputError, JobPoolError, MachineError
-from jobpool_cli.layout import FILE_MODE, PoolPaths
+from jobpool_cli.engines.processes import DETACHED, MARK
+from jobpool_cli.errors import ConflictError, DamagedPoolError, InputError, JobPoolError, MachineError
+from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store.durable import open_private
 from jobpool_cli.store.origins import library_folders
+from jobpool_cli.worker.importing import import_seconds
 
 
 class _Detached(subprocess.Popen[bytes]):
@@ -30,6 +33,8 @@ class _Detached(subprocess.Popen[bytes]):
 _started: list[_Detached] = []
 
 SHOWN_LOG_BYTES = 2000
+# Who waits longer than this for a first worker is told what for.
+NOTE_SECONDS = 10.0
 # The folder in which the package lies.
 _ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -129,7 +134,7 @@ def launch(paths: PoolPaths, standby: Standby | None = None) -> None:
 
 def open_log(paths: PoolPaths) -> int:
     """Open the pool's supervisor.log for appending; return its descriptor."""
-    return os.open(paths.supervisor_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
+    return open_private(paths.supervisor_log, os.O_WRONLY | os.O_APPEND)
 
 
 def _spawn(arguments: Sequence[str], log: int, *kept: int) -> int:
@@ -160,7 +165,7 @@ def _spawn(arguments: Sequence[str], log: int, *kept: int) -> int:
 def _environment() -> dict[str, str]:
     """Return the environment for a process that begins in another folder than this one, and must find jobpool."""
     # A pool that is started from a task of another pool does not end with it.
-    found = {name: value for name, value in os.environ.items() if name != MARK}
+    found = {**os.environ, MARK: DETACHED}
     given = found.get("PYTHONPATH", "")
     # An entry may be relative to where this process is; an empty one is that folder.
     entries = [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []
@@ -172,6 +177,10 @@ def _environment() -> dict[str, str]:
 
 def _read_line(fd: int) -> bytes:
     with open(fd, "rb") as pipe:
+        limit = import_seconds()
+        if not select.select([pipe], [], [], min(NOTE_SECONDS, limit / 2))[0] and sys.stderr is not None:
+            note = f"jobpool: the first worker is still importing the function ({limit:g} s at most); Ctrl-C gives up"
+            print(note, file=sys.stderr, flush=True)
         return pipe.readline()
 
 
@@ -192,5 +201,9 @@ def _written_since(paths: PoolPaths, start: int) -> str:
 
 
 def _error(report: Report) -> JobPoolError:
-    kinds: dict[str, type[JobPoolError]] = {"conflict": ConflictError, "input": InputError}
+    kinds: dict[str, type[JobPoolError]] = {
+        "conflict": ConflictError,
+        "input": InputError,
+        "damaged": DamagedPoolError,
+    }
     return kinds.get(report.kind, MachineError)(report.message, report.hint)

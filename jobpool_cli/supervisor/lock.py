@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobpool_cli.errors import ConflictError
-from jobpool_cli.layout import FILE_MODE
+from jobpool_cli.store.durable import open_old, open_private
 
 # struct flock of Linux on 64-bit machines: type, whence, start, length, pid (0 as OFD locks demand).
 _FLOCK = struct.Struct("hhqqi4x")
@@ -29,7 +29,7 @@ class PoolLock:
         Raises:
             ConflictError: another supervisor holds it.
         """
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
+        self._fd = open_private(path, os.O_RDWR)
         try:
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
         except BlockingIOError:
@@ -82,7 +82,7 @@ def _has_open_for_writing(pid: int, wanted: os.stat_result) -> bool:
 def is_held(path: Path) -> bool:
     """Return whether a supervisor lives, without touching the lock."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = open_old(path, os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import math
 import os
 import signal
 import time
@@ -18,15 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobpool_cli.engines.base import BootFailed, Engine, EngineEvent, Lost, Outcomes, Ready
+from jobpool_cli.engines.base import BootFailed, Engine, EngineEvent, Lost, Outcomes, Ready, Refused
 from jobpool_cli.engines.local import LocalEngine
 from jobpool_cli.engines.processes import kill_marked
 from jobpool_cli.engines.worker_process import WorkerProcess
-from jobpool_cli.errors import JobPoolError
+from jobpool_cli.errors import DamagedPoolError, DiskError, JobPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import PoolOptions
+from jobpool_cli.store import durable
+from jobpool_cli.store.footers import footer_crc
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.slots import left_running as read_left_running
+from jobpool_cli.store.state.checking import check_whole
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import FailureRecord, StateWriter
 from jobpool_cli.supervisor import recovery
@@ -35,6 +37,7 @@ from jobpool_cli.supervisor.events import (
     Abort,
     BatchTakenBack,
     BatchTrimmed,
+    DiskFilled,
     Effect,
     Event,
     Kill,
@@ -43,6 +46,7 @@ from jobpool_cli.supervisor.events import (
     RecordCancelled,
     RecordLoss,
     ResumeAsked,
+    RoomFound,
     Send,
     SetAttempts,
     SettleFailure,
@@ -56,11 +60,12 @@ from jobpool_cli.supervisor.events import (
     WorkerReady,
 )
 from jobpool_cli.supervisor.launch import Report
+from jobpool_cli.supervisor.log import log
+from jobpool_cli.supervisor.recording import Recorder, as_disk_error
 from jobpool_cli.supervisor.scheduler import Scheduler
-from jobpool_cli.supervisor.sealing import Sealer, worth_sealing
+from jobpool_cli.supervisor.sealing import SEAL_AT_LAST_BYTES, SealedSegment, Sealer, worth_sealing
 
 POLL_SECONDS = 0.1
-COMMIT_SECONDS = 0.1
 
 _LOSSES = {
     LossCause.CRASH: ("crash", "WorkerCrashed"),
@@ -90,13 +95,15 @@ class Supervisor:
         """Why this supervisor must end, whatever is asked of it."""
         if not standby:
             # What a dead supervisor may have left; a pool whose workers stood by never had another.
-            kill_marked(self._manifest.id)
+            kill_marked(self._manifest.id, paths.logs)
+            check_whole(paths)
         self._writer = StateWriter(paths.state_db)
         left_running = read_left_running(paths.slots)
         with StateReader(paths.state_db) as reader:
-            recovery.clean_up(paths, reader)
             if left_running:
                 recovery.raise_attempts(reader, self._writer, left_running, self._manifest.n_jobs)
+            # Only now: the slots, which tell what ran, are cleared with the rest; and a disk may be too full for that.
+            recovery.clean_up(paths, reader)
             counters = reader.counters()
             self._scheduler = Scheduler(
                 slots=self._options.processes,
@@ -108,14 +115,13 @@ class Supervisor:
             self._unfinished = recovery.fill(self._scheduler, reader, self._manifest.n_jobs)
         self._engine: Engine = self._local_engine(counters.udf, standby)
         self._sealer = Sealer(paths)
+        self._recorder = Recorder(paths, self._writer)
+        self._change, self._commit = self._recorder.change, self._recorder.commit
         self._control = Control(
-            paths, self._writer, self._feed, self._change, self._commit, self._scheduler,
-            must_end=lambda: bool(self._stop_reason),
-        )  # fmt: skip
-        self._changes: list[Callable[[], None]] = []
-        self._changed_at = 0.0
-        """When the oldest change that waits for the next commit was collected."""
-        self._inbox_rows = self._inbox_bytes = 0
+            paths, self._feed, self._recorder, self._scheduler, must_end=lambda: bool(self._stop_reason)
+        )
+        self._recorder.on_commit += [self._control.committed, self._sealer.recorded, self._forget_failures]
+        self._inbox_rows = self._inbox_bytes = self._inbox_whole_bytes = 0
         self._unwritten: dict[bool, list[FailureRecord]] = {True: [], False: []}
         self._failures: dict[tuple[int, int], FailureRecord] = {}
         self._lost: Lost | None = None
@@ -152,24 +158,35 @@ class Supervisor:
             # Before the first worker starts: a `retry --udf` says which code it shall load.
             self._control.carry_out_requests()
             self._commit()
+            self._recorder.check(f"{self._paths.root.name} cannot be worked on")
             if self._scheduler.paused:
                 # No worker will start, so that there is none to wait for.
                 self._report(Report(ok=True))
             while True:
-                self._take_in(self._engine.poll(min(POLL_SECONDS, max(0.0, self._until_commit()))))
+                self._engine.deaf = self._recorder.is_overfull
+                for event in self._engine.poll(min(POLL_SECONDS, max(0.0, self._recorder.until_commit))):
+                    self._on_engine(event)
                 self._notice_signals()
                 self._control.carry_out_requests()
+                self._mind_the_disk()
                 self._feed(Tick())
                 self._take_over_segments()
                 self._seal_if_large()
-                if self._until_commit() <= 0:
+                if self._recorder.until_commit <= 0:
                     self._commit()
                 if self._scheduler.idle and self._is_over():
                     break
             self._change(partial(self._writer.set_stop_reason, self._stop_reason or self._control.stop_reason))
-            self._commit()
+            if not self._commit(at_last=True):
+                # Who asked for this end has it; what is not in the books will run again.
+                self._control.committed()
+            self._recorder.end(None)
         except Exception as error:
-            # As far as the disk still takes it: why the pool is interrupted.
+            self._recorder.end(error)
+            refused = as_disk_error(error)
+            if refused is not None:
+                # Nothing more is written to such a disk; `status` has it from the slots.
+                raise refused from error
             with contextlib.suppress(JobPoolError), self._writer.transaction():
                 self._writer.set_stop_reason(reason_of(error))
             raise
@@ -186,9 +203,12 @@ class Supervisor:
             # There is nothing left to hold back; a retry shall run.
             self._change(partial(self._writer.set_paused, paused=False))
             self._feed(ResumeAsked())
-        self._commit()
-        self._report(Report(ok=True))
-        self._seal_rest()
+        written = self._commit()
+        if written:
+            self._report(Report(ok=True))
+        if not (written and self._seal_rest()) and not self._scheduler.stopping:
+            # The disk is full: there will be room.
+            return False
         # A request that came meanwhile is still ours.
         return not self._control.carry_out_requests() or self._scheduler.stopping
 
@@ -201,11 +221,13 @@ class Supervisor:
         if self._stop_reason and not self._scheduler.stopping:
             self._feed(StopAsked(kill=True))
 
-    # --- events of the engine
+    def _mind_the_disk(self) -> None:
+        """Hand out nothing while outcomes cannot be recorded, and go on as soon as they can."""
+        self._recorder.look()
+        if self._recorder.held is not self._scheduler.held:
+            self._feed(DiskFilled() if self._recorder.held else RoomFound())
 
-    def _take_in(self, events: Any) -> None:
-        for event in events:
-            self._on_engine(event)
+    # --- events of the engine
 
     def _on_engine(self, event: EngineEvent) -> None:
         match event:
@@ -217,6 +239,8 @@ class Supervisor:
                 self._report(Report(ok=False, kind="input", message=message, hint=hint))
                 self._stop_reason = f"the UDF does not load: {message.strip().splitlines()[-1]}"
                 self._feed(StopAsked(kill=True))
+            case Refused(_, number, message):
+                raise DiskError(number, message)
             case Outcomes():
                 self._take_outcomes(event)
             case Lost():
@@ -236,8 +260,10 @@ class Supervisor:
             else:
                 self._inbox_rows += body["rows"]
                 self._inbox_bytes += len(event.payload)
+                self._inbox_whole_bytes += body["whole"]
                 self._change(
-                    partial(self._writer.add_successes, ranges, body["rows"], body["result_kind"], event.payload, udf)
+                    partial(self._writer.add_successes, ranges, body["rows"], body["result_kind"], event.payload, udf),
+                    len(event.payload),
                 )
         for failure in body["failures"]:
             task = batch.task_at(failure["position"])
@@ -256,9 +282,13 @@ class Supervisor:
         )
 
     def _adopt_segment(self, temporary: Path, ranges: Any, rows: int, size: int, udf: int) -> None:
-        self._writer.add_segment_of_batch(self._sealer.place(temporary), ranges, rows, size, udf)
+        name = self._sealer.place(temporary)
+        self._writer.add_segment_of_batch(name, ranges, rows, size, udf, footer_crc(self._paths.results / name))
 
     def _take_loss(self, event: Lost) -> None:
+        if event.cause == LossCause.UNSTARTED:
+            self._recorder.look(at_once=True)
+            self._mind_the_disk()
         self._lost = event
         self._feed(
             WorkerLost(
@@ -268,11 +298,12 @@ class Supervisor:
                 position=event.position,
                 booted=event.booted,
                 unbegun=event.unbegun,
+                sure=event.sure,
             )
         )
         self._lost = None
         if not event.booted:
-            print(f"worker {event.worker} {event.exit}", flush=True)  # to supervisor.log
+            log(f"worker {event.worker} {event.exit}")
 
     # --- effects of the scheduler
 
@@ -339,6 +370,8 @@ class Supervisor:
             duration=lost.duration,
             worker=lost.worker,
             log=lost.log,
+            frames=lost.trace.text if lost.trace is not None else None,
+            where=lost.trace.where if lost.trace is not None else None,
         )
         self._add_failure(record, current=not effect.again)
 
@@ -360,51 +393,46 @@ class Supervisor:
 
     def _write_failures(self, *, current: bool) -> None:
         self._writer.add_failures(self._unwritten[current], current=current)
-        self._unwritten[current].clear()
 
-    def _change(self, change: Callable[[], None]) -> None:
-        if not self._changes:
-            self._changed_at = time.monotonic()
-        self._changes.append(change)
-
-    def _until_commit(self) -> float:
-        """Return in how many seconds the oldest change that waits is to be committed."""
-        return self._changed_at + COMMIT_SECONDS - time.monotonic() if self._changes else math.inf
-
-    def _commit(self) -> None:
-        """Write all collected changes in one durable transaction."""
-        if self._changes:
-            with self._writer.transaction():
-                for change in self._changes:
-                    change()
-            self._changes.clear()
-        self._control.committed()
+    def _forget_failures(self) -> None:
+        for waiting in self._unwritten.values():
+            waiting.clear()
 
     # --- sealing
 
     def _seal_if_large(self) -> None:
-        if worth_sealing(self._inbox_rows, self._inbox_bytes) and not self._sealer.busy:
-            self._commit()
-            self._inbox_rows = self._inbox_bytes = 0
+        worth = worth_sealing(self._inbox_rows, self._inbox_bytes, self._inbox_whole_bytes)
+        if worth and not self._sealer.busy and not self._recorder.held and self._commit():
+            self._inbox_rows = self._inbox_bytes = self._inbox_whole_bytes = 0
             self._sealer.begin(self._writer.inbox_sizes())
 
     def _take_over_segments(self) -> None:
-        for segment in self._sealer.finished():
-            name = self._sealer.place(segment.temporary)
-            self._change(partial(self._writer.replace_by_segment, segment.ids, name, segment.size))
+        with self._recorder.attempt() as attempt:
+            for segment in self._sealer.finished():
+                self._change(partial(self._adopt_sealed, segment))
+        if not attempt.done:
+            # They are in the inbox as before, and sealed again when there is room.
+            self._inbox_bytes = SEAL_AT_LAST_BYTES
 
-    def _seal_rest(self) -> None:
-        """Seal all that is left; afterwards results/ holds every success."""
-        self._finish_sealing()
-        self._inbox_rows = self._inbox_bytes = 0
+    def _adopt_sealed(self, segment: SealedSegment) -> None:
+        name = self._sealer.place(segment.temporary)
+        self._writer.replace_by_segment(segment.ids, name, segment.size, footer_crc(self._paths.results / name))
+
+    def _seal_rest(self) -> bool:
+        """Seal all that is left, after which results/ holds every success; False if the disk has no room for that."""
+        if not self._finish_sealing():
+            return False
+        # No worker holds a batch: these are segments that workers had begun to write when they died.
+        durable.remove_temporaries(self._paths.results)
+        self._inbox_rows = self._inbox_bytes = self._inbox_whole_bytes = 0
         self._sealer.begin(self._writer.inbox_sizes())
-        self._finish_sealing()
+        return self._finish_sealing()
 
-    def _finish_sealing(self) -> None:
+    def _finish_sealing(self) -> bool:
         while self._sealer.busy:
             self._take_over_segments()
             time.sleep(0.001)
-        self._commit()
+        return self._commit() and not self._recorder.held
 
 
 def _record(task: int, attempt: int, udf: int, worker: int, body: dict[str, Any]) -> FailureRecord:
@@ -429,4 +457,7 @@ def _record(task: int, attempt: int, udf: int, worker: int, body: dict[str, Any]
 
 def reason_of(error: BaseException) -> str:
     """Return what `status` says of a pool whose supervisor was ended by an error."""
+    if isinstance(error, DamagedPoolError):
+        # What mends it is not what `status` would advise, to resume.
+        return "; ".join(filter(None, (error.message, error.hint)))
     return error.message if isinstance(error, JobPoolError) else f"{type(error).__name__}: {error}"

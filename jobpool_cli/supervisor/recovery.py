@@ -72,6 +72,7 @@ def fill(scheduler: Scheduler, reader: StateReader, n_jobs: int) -> TasksAdded:
     pending = gaps(settled, n_jobs)
     later: list[tuple[int, int]] = []
     counted = reader.counted()
+    scheduler.credit(reader.udf_versions().get(reader.counters().udf, 0))
     for task, (attempt, since) in reader.attempts().items():
         if not contains(pending, task):
             continue

@@ -15,7 +15,7 @@ ran is blamed; everything that a worker holds comes back when it goes.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections.abc import Sequence
 from functools import singledispatchmethod
 
 from jobpool_cli.supervisor.events import (
@@ -23,6 +23,7 @@ from jobpool_cli.supervisor.events import (
     BatchTakenBack,
     BatchTrimmed,
     CancelAsked,
+    DiskFilled,
     Effect,
     Event,
     Kill,
@@ -32,6 +33,7 @@ from jobpool_cli.supervisor.events import (
     RecordCancelled,
     RecordLoss,
     ResumeAsked,
+    RoomFound,
     Send,
     SetAttempts,
     SettleFailure,
@@ -46,8 +48,10 @@ from jobpool_cli.supervisor.events import (
     WorkerLost,
     WorkerReady,
 )
+from jobpool_cli.supervisor.fuse import Fuse
 from jobpool_cli.supervisor.holdings import MAX_BATCH_TASKS, History, Outstanding, Pending, Worker
-from jobpool_cli.worker.protocol import MAX_RANGES_PER_BATCH, BatchOrder
+from jobpool_cli.supervisor.queue import Queue
+from jobpool_cli.worker.protocol import BatchOrder
 
 TARGET_SECONDS = 0.2
 GROWTH = 8
@@ -57,6 +61,8 @@ AHEAD_BELOW_SECONDS = 0.1
 TRIM_ABOVE_SECONDS = 0.005
 ESTIMATE_WEIGHT = 0.4
 MAX_BOOT_DEATHS = 3
+# Once a worker has loaded the code it is not the code that kills those that boot: the next ones come more slowly.
+MAX_LATER_BOOT_DEATHS = 12
 MAX_BACKOFF_SECONDS = 10.0
 
 
@@ -78,16 +84,21 @@ class Scheduler:
         self._retries = retries
         self._max_crashes = max_crashes
         self._next_batch = 1
-        self._pending: deque[Pending] = deque()
-        self._pending_tasks = 0
+        self._pending = Queue()
         self._histories: dict[int, History] = {}
         self._seconds_per_task: float | None = None
         self._booting = 0
         """Workers that were started and are not ready."""
         self._boot_deaths = 0
+        self._max_boot_deaths = MAX_BOOT_DEATHS
         self._blameless_losses = 0
+        self._suspects: set[int] = set()
+        """Tasks that ran since something did harm, and are not recorded: each batch of theirs runs by itself."""
+        self._fuse = Fuse(slots)
         self._effects: list[Effect] = []
         self.paused = paused
+        self.held = False
+        """Whether the disk keeps outcomes from being recorded."""
         self.cancelling = False
         self.stopping = False
 
@@ -101,7 +112,7 @@ class Scheduler:
     @property
     def waiting_tasks(self) -> int:
         """Tasks that have not begun: those in no worker's hands, and all but one of what each worker holds."""
-        return self._pending_tasks + self.outstanding_tasks - sum(1 for worker in self._workers if worker.batches)
+        return self._pending.tasks + self.outstanding_tasks - sum(1 for worker in self._workers if worker.batches)
 
     @property
     def idle(self) -> bool:
@@ -144,24 +155,27 @@ class Scheduler:
         self._workers[event.slot].ready = True
         self._booting -= 1
         self._boot_deaths = 0
+        self._max_boot_deaths = MAX_LATER_BOOT_DEATHS
 
     @_on.register
     def _tasks_added(self, event: TasksAdded) -> None:
         self.cancelling = False
+        self._fuse.begin_row()
         for low, high in event.ranges:
-            self._queue(Pending(low, high, 1))
+            self._pending.add(Pending(low, high, 1))
         for task, attempt in event.singles:
             self._histories.pop(task, None)
-            self._queue(Pending(task, task + 1, attempt))
+            self._pending.add(Pending(task, task + 1, attempt))
 
     @_on.register
     def _udf_changed(self, event: UdfChanged) -> None:
         self._udf = event.udf
+        self._fuse.reset()
         self._recall()
 
     @property
     def _restrained(self) -> bool:
-        return self.paused or self.stopping or self.cancelling
+        return self.paused or self.held or self.stopping or self.cancelling
 
     @_on.register
     def _pause_asked(self, event: PauseAsked) -> None:
@@ -173,6 +187,17 @@ class Scheduler:
     def _resume_asked(self, event: ResumeAsked) -> None:
         del event
         self.paused = False
+
+    @_on.register
+    def _disk_filled(self, event: DiskFilled) -> None:
+        del event
+        self.held = True
+        self._recall()
+
+    @_on.register
+    def _room_found(self, event: RoomFound) -> None:
+        del event
+        self.held = False
 
     @_on.register
     def _cancel_asked(self, event: CancelAsked) -> None:
@@ -201,10 +226,13 @@ class Scheduler:
         fresh = event.upto - batch.done
         if fresh > 0:
             self._learn(event.busy / fresh)
+            self._fuse.ended(fresh)
         batch.done = event.upto
         for position, _state in event.failed:
             self._settle_failure(event.slot, batch, batch.task_at(position))
         if event.final:
+            if self._suspects:
+                self._suspects.difference_update(task for each in batch.order.ranges for task in range(*each))
             self._workers[event.slot].batches.remove(batch)
             self._blameless_losses = 0
             self._return_positions(batch, batch.done, batch.size, batch.order.attempt)
@@ -236,7 +264,7 @@ class Scheduler:
     @_on.register
     def _batch_trimmed(self, event: BatchTrimmed) -> None:
         batch = self.find(event.slot, event.batch)
-        if batch is not None and event.kept < batch.size:
+        if batch is not None and batch.done <= event.kept < batch.size:
             self._return_positions(batch, event.kept, batch.size, batch.order.attempt)
             batch.size = event.kept
 
@@ -246,10 +274,22 @@ class Scheduler:
         held, self._workers[event.slot] = worker.batches, Worker(last_size=1)
         if worker.spawned and not worker.ready:
             self._booting -= 1
-        blamed = False
         for batch in [each for each in held if each.order.batch in event.unbegun]:
             held.remove(batch)
             self._return_positions(batch, 0, batch.size, batch.order.attempt)
+        doubtful = event.cause is LossCause.CRASH and not event.sure
+        blamed = self._lose_doubtful(event, held) if doubtful else self._lose(event, held)
+        if not event.booted:
+            self._count_boot_death(event.cause)
+        self._stop_if_all_crash()
+        if event.cause in (LossCause.CRASH, LossCause.UNSTARTED) and not blamed:
+            self._blameless_losses += 1
+        if self._needed(event.slot):
+            self._spawn(event.slot, self._backoff(blamed=blamed))
+
+    def _lose(self, event: WorkerLost, held: Sequence[Outstanding]) -> bool:
+        """Take back what a worker held that is gone; return whether a task is blamed for it."""
+        blamed = False
         for batch in held:
             if batch.order.batch == event.batch and event.position is not None and event.position < batch.size:
                 self._lose_running(event, batch, max(event.position, batch.done))
@@ -260,21 +300,26 @@ class Scheduler:
                 blamed = self._lose_unclear(event, batch) or blamed
             else:
                 self._repeat_positions(batch, batch.done, batch.size)
-        if not event.booted:
-            self._count_boot_death(event.cause)
-        if event.cause in (LossCause.CRASH, LossCause.UNSTARTED) and not blamed:
-            self._blameless_losses += 1
-        if self._needed(event.slot):
-            self._spawn(event.slot, self._backoff(blamed=blamed))
+        return blamed
 
     def _count_boot_death(self, cause: LossCause) -> None:
-        if cause is LossCause.UNSTARTED and any(each.ready for each in self._workers):
-            # The machine takes no more processes: the pool goes on with those that it has.
+        if cause is LossCause.UNSTARTED and (self.held or any(each.ready for each in self._workers)):
+            # The machine takes no more processes: the pool goes on with those that it has. On a full disk none has a
+            # log; there will be room.
             return
         self._boot_deaths += 1
-        if self._boot_deaths >= MAX_BOOT_DEATHS:
-            self._effects.append(Abort(f"{MAX_BOOT_DEATHS} worker processes in a row died before they were ready"))
+        if self._boot_deaths >= self._max_boot_deaths:
+            self._effects.append(Abort(f"{self._boot_deaths} worker processes in a row died before they were ready"))
             self.stopping = True
+
+    def _stop_if_all_crash(self) -> None:
+        if self._fuse.blown and self._pending and not (self.stopping or self.cancelling):
+            self._effects.append(Abort(
+                f"{self._fuse.given_up} tasks in a row crashed their workers, and no other task ended meanwhile;"
+                " their errors say how, and resume goes on all the same"
+            ))  # fmt: skip
+            self.stopping = True
+            self._recall()
 
     def _lose_running(self, event: WorkerLost, batch: Outstanding, position: int) -> None:
         """Blame the task at a position; what the worker had finished but not sent runs again, unblamed."""
@@ -290,6 +335,7 @@ class Scheduler:
         if event.cause is LossCause.CRASH:
             history.crashes += 1
             again, cap = history.crashes < self._max_crashes and not self.cancelling, 1
+            self._fuse.crashed(history, again=again or self.cancelling)
         elif event.cause is LossCause.CANCELLED:
             # It ran: if it is taken up again, that is a further attempt.
             self._effects.append(SetAttempts(((task, attempt, history.since),)))
@@ -297,11 +343,36 @@ class Scheduler:
         else:
             history.failures += 1
             again = history.failures <= self._retries and not self.cancelling
+            self._fuse.ended(1)
         self._effects.append(RecordLoss(event.slot, task, attempt, batch.order.udf, event.cause, again))
         if again:
-            self._go_on(task, attempt + 1, history, cap=cap)
+            self._go_on(task, attempt + 1, history, cap=cap, front=cap == 1 and self._fuse.insists)
         else:
             self._histories.pop(task, None)
+            self._suspects.discard(task)
+
+    def _lose_doubtful(self, event: WorkerLost, held: Sequence[Outstanding]) -> bool:
+        """Blame the only task that has begun and is not recorded; if there are more, each of them is a suspect.
+
+        The one that runs is so most of all, and runs alone; the others in batches of half as many as they are.
+        """
+        suspects: list[tuple[Outstanding, int]] = []
+        for batch in held:
+            runs = batch.order.batch == event.batch and event.position is not None
+            suspects.append((batch, min(max(event.position or 0, batch.done) + 1 if runs else batch.size, batch.size)))
+        count = sum(stop - batch.done for batch, stop in suspects)
+        if count == 1:
+            batch = next(batch for batch, stop in suspects if stop > batch.done)
+            self._suspects.add(batch.task_at(batch.done))
+            self._lose_running(event, batch, batch.done)
+            return True
+        for batch, stop in reversed(suspects):
+            self._suspects.update(task for low, high in batch.slices(batch.done, stop) for task in range(low, high))
+            self._return_positions(batch, stop, batch.size, batch.order.attempt)
+            last = stop - 1 if batch.order.batch == event.batch else stop
+            self._repeat_positions(batch, batch.done, last, cap=max(1, count // 2))
+            self._repeat_positions(batch, last, stop, cap=1)
+        return False
 
     def _lose_unclear(self, event: WorkerLost, batch: Outstanding) -> bool:
         """Handle a death between two tasks of a batch, or while its outcomes were encoded: halve until it is clear."""
@@ -314,25 +385,10 @@ class Scheduler:
 
     # --- pending tasks
 
-    def _queue(self, pending: Pending, *, front: bool = False) -> None:
-        """Add a range to what waits; one that goes on where its neighbour in the queue ends (or begins) joins it."""
-        if pending.size <= 0:
-            return
-        self._pending_tasks += pending.size
-        beside = self._pending[0 if front else -1] if self._pending else None
-        if beside is not None and (beside.attempt, beside.cap) == (pending.attempt, pending.cap):
-            if front and pending.high == beside.low:
-                self._pending[0] = Pending(pending.low, beside.high, pending.attempt, pending.cap)
-                return
-            if not front and beside.high == pending.low:
-                self._pending[-1] = Pending(beside.low, pending.high, pending.attempt, pending.cap)
-                return
-        (self._pending.appendleft if front else self._pending.append)(pending)
-
     def _return_positions(self, batch: Outstanding, start: int, stop: int, attempt: int) -> None:
         """Queue positions that never began, ahead of all others: they come first in the order of the arguments."""
         for low, high in reversed(batch.slices(start, stop)):
-            self._queue(Pending(low, high, attempt, batch.cap), front=True)
+            self._pending.add(Pending(low, high, attempt, batch.cap), front=True)
 
     def _repeat_positions(self, batch: Outstanding, start: int, stop: int, cap: int | None = None) -> None:
         """Queue positions that may have run and left no outcome: their next execution is a further attempt."""
@@ -346,26 +402,29 @@ class Scheduler:
         histories = self._histories
         self._effects.append(SetAttempts(tuple((task, attempt, histories.get(task, nothing).since) for task in tasks)))
         for low, high in reversed(ranges):
-            self._queue(Pending(low, high, attempt, cap or batch.cap), front=True)
+            self._pending.add(Pending(low, high, attempt, cap or batch.cap), front=True)
 
     def _history(self, task: int, attempt: int) -> History:
         return self._histories.setdefault(task, History(since=attempt))
 
-    def _go_on(self, task: int, attempt: int, history: History, cap: int) -> None:
+    def _go_on(self, task: int, attempt: int, history: History, cap: int, *, front: bool = False) -> None:
         self._effects.append(SetAttempts(((task, attempt, history.since),)))
-        self._queue(Pending(task, task + 1, attempt, cap))
+        self._pending.add(Pending(task, task + 1, attempt, cap), front=front)
+
+    def credit(self, tasks: int) -> None:
+        """Let so many tasks count that ended well before this supervisor was there, with the code that runs now."""
+        self._fuse.ended(tasks)
 
     def restore(self, task: int, *, attempt: int, since: int, crashes: int, failures: int) -> None:
         """Queue a task beyond its first attempt with what already counts against it (after an interruption)."""
         if crashes or failures:
             self._histories[task] = History(since, crashes, failures)
-        self._queue(Pending(task, task + 1, attempt, 1 if crashes else MAX_BATCH_TASKS))
+        self._pending.add(Pending(task, task + 1, attempt, 1 if crashes else MAX_BATCH_TASKS))
 
     def _cancel_pending(self) -> None:
         if self._pending:
-            self._effects.append(RecordCancelled(tuple((each.low, each.high) for each in self._pending)))
-            self._pending.clear()
-            self._pending_tasks = 0
+            self._effects.append(RecordCancelled(self._pending.clear()))
+            self._suspects.clear()
         if self.idle:
             self.cancelling = False
 
@@ -373,7 +432,8 @@ class Scheduler:
 
     def _needed(self, slot: int) -> bool:
         """Whether a process in a slot without one would have something to do."""
-        return not self._workers[slot].spawned and not self.stopping and self._pending_tasks > self._booting
+        wanted = not self.stopping and not self.held
+        return wanted and not self._workers[slot].spawned and self._pending.tasks > self._booting
 
     def _spawn(self, slot: int, delay: float = 0.0) -> None:
         self._workers[slot].spawned = True
@@ -420,35 +480,29 @@ class Scheduler:
                     self._send(slot, worker)
 
     def _depth(self) -> int:
+        if self._suspects:
+            return 1  # so that it is clear which of them does harm
         return 2 if self._seconds_per_task is not None and self._seconds_per_task < AHEAD_BELOW_SECONDS else 1
 
     def _batch_size(self, worker: Worker) -> int:
         if self._seconds_per_task is None:
             return 1
         wanted = TARGET_SECONDS / max(self._seconds_per_task, 1e-9)
-        guided = self._pending_tasks / (2 * len(self._workers))
+        guided = self._pending.tasks / (2 * len(self._workers))
         return max(1, min(MAX_BATCH_TASKS, math.ceil(min(wanted, guided)), max(1, worker.last_size) * GROWTH))
 
     def _send(self, slot: int, worker: Worker) -> None:
         if not self._pending:
             return
-        size = min(self._batch_size(worker), self._pending[0].cap)
-        attempt, cap = self._pending[0].attempt, self._pending[0].cap
-        ranges: list[tuple[int, int]] = []
-        while size and self._pending and len(ranges) < MAX_RANGES_PER_BATCH:
-            head = self._pending[0]
-            if head.attempt != attempt or head.cap != cap:
-                break
-            take = min(size, head.size)
-            ranges.append((head.low, head.low + take))
-            self._pending.popleft()
-            if take < head.size:
-                self._pending.appendleft(Pending(head.low + take, head.high, attempt, cap))
-            size -= take
-            self._pending_tasks -= take
-        order = BatchOrder(self._next_batch, tuple(ranges), attempt, self._udf)
+        size = self._batch_size(worker)
+        if self._fuse.doubtful:
+            size = 1
+            if not (self._fuse.insists and self._pending.bring_a_crashed_one_first()):
+                self._pending.bring_a_distant_one_first()
+        attempt, cap = self._pending.head.attempt, self._pending.head.cap
+        order = BatchOrder(self._next_batch, self._pending.take(min(size, cap)), attempt, self._udf)
         self._next_batch += 1
-        worker.last_size = sum(high - low for low, high in ranges)
+        worker.last_size = sum(high - low for low, high in order.ranges)
         worker.batches.append(Outstanding(order, worker.last_size, cap))
         self._effects.append(Send(slot, order))
 

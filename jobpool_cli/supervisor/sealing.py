@@ -18,10 +18,14 @@ from jobpool_cli.store.state.reader import StateReader
 SEAL_ABOVE_ROWS = 250_000
 SEAL_ABOVE_BYTES = 8 << 20
 SEAL_AT_LAST_BYTES = 16 << 20
+# What sealing holds in memory a few times over: compressed, it may be a hundredth of that.
+SEAL_AT_LAST_WHOLE_BYTES = 64 << 20
 
 
-def worth_sealing(rows: int, size: int) -> bool:
-    """Whether an inbox of so many rows and bytes makes a segment of a good size."""
+def worth_sealing(rows: int, size: int, whole: int = 0) -> bool:
+    """Whether an inbox of so many rows and bytes, of which it would be ``whole`` uncompressed, is to be sealed."""
+    if whole >= SEAL_AT_LAST_WHOLE_BYTES:
+        return True
     return size >= SEAL_AT_LAST_BYTES or (rows >= SEAL_ABOVE_ROWS and size >= SEAL_ABOVE_BYTES)
 
 
@@ -42,7 +46,12 @@ class Sealer:
         self._paths = paths
         self._executor = ThreadPoolExecutor(1, "seal")
         self._jobs: list[Future[SealedSegment]] = []
-        self._next = 1 + max((_number(each) for each in paths.results.glob("segment-*.parquet")), default=0)
+        self._final: dict[Path, Path] = {}
+        """Where segments go that are not recorded yet."""
+        with StateReader(paths.state_db) as reader:
+            # Also of a file that is lost: its name still stands for the results that were in it.
+            recorded = [Path(segment.file) for segment in reader.segments()]
+        self._next = 1 + max(map(_number, [*recorded, *paths.results.glob("segment-*.parquet")]), default=0)
 
     def warm_up(self) -> None:
         """Import what sealing needs while there is nothing else to do."""
@@ -67,21 +76,35 @@ class Sealer:
         return SealedSegment(ids, temporary, seal(blobs, temporary))
 
     def finished(self) -> list[SealedSegment]:
-        """Return the segments that are written since the last call.
+        """Return the segments that are written since the last call; the others stay in the inbox.
 
         Raises:
-            OSError: one could not be written.
+            OSError: one could not be written; call again for those behind it.
         """
-        done = [job for job in self._jobs if job.done()]
-        self._jobs = [job for job in self._jobs if not job.done()]
-        return [job.result() for job in done]
+        written: list[Future[SealedSegment]] = []
+        while self._jobs and self._jobs[0].done():
+            error = self._jobs[0].exception()
+            if error is not None and written:
+                break
+            written.append(self._jobs.pop(0))
+        return [job.result() for job in written]
 
     def place(self, temporary: Path) -> str:
-        """Rename a segment into place and return its file name; the caller records it right afterwards."""
-        final = self._paths.segment(self._next)
-        self._next += 1
-        durable.publish(temporary, final)
+        """Rename a segment into place and return its file name; the caller records it right afterwards.
+
+        Called again for the same segment, when recording it did not work out, it finds it in its place.
+        """
+        if temporary not in self._final:
+            self._final[temporary] = self._paths.segment(self._next)
+            self._next += 1
+        final = self._final[temporary]
+        if not final.exists():
+            durable.publish(temporary, final)
         return final.name
+
+    def recorded(self) -> None:
+        """Forget what was placed: all of it is in the books."""
+        self._final.clear()
 
     def close(self) -> None:
         """Wait for the thread to end."""

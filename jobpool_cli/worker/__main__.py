@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -14,6 +15,8 @@ from jobpool_cli.worker.protocol import Assignment, send_frame
 
 PR_SET_PDEATHSIG = 1
 STDOUT, STDERR = 1, 2
+# As if the process held half of the machine's memory more than it does.
+OOM_SCORE = 500
 
 
 def die_with(parent: int) -> None:
@@ -23,9 +26,18 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def offer_to_oom_killer() -> None:
+    """Where the machine runs out of memory, let the kernel end this process rather than the supervisor or a shell."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        if int(file.read()) < OOM_SCORE:
+            file.seek(0)
+            file.write(str(OOM_SCORE))
+
+
 def main(parent: int, orders: socket.socket, outcomes: socket.socket) -> None:
     """Run one worker."""
     die_with(parent)
+    offer_to_oom_killer()
     # Only now, so that the imports cannot outlive a dead supervisor by more than a moment.
     from jobpool_cli.worker.loop import Worker  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""All that a task writes, by whatever means, goes to the worker's log; and the next task finds the world as it was.
+"""All that a task writes, by whatever means, goes to the worker's log.
 
 The log is file descriptors 1 and 2, opened for appending: output of Python, C and subprocesses lands in it in the
 order of the writes, and the descriptor's offset is the end of what was written.
@@ -19,10 +19,15 @@ import signal
 import sys
 import threading
 import time
-
-# What `signal.getsignal` wraps: looked at after every task, and the wrapper takes ten times as long for nothing.
-from _signal import getsignal  # type: ignore[import-not-found]
+from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
+
+from jobpool_cli.worker.patience import Patience
+from jobpool_cli.worker.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 STDOUT, STDERR = 1, 2
 C_UNBUFFERED = 2  # _IONBF of <stdio.h> on Linux
@@ -37,22 +42,45 @@ STARTS_OF_PROCESSES = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"}
 )
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
+# What a worker that does not heed SIGTERM is sent before it is killed: it writes down where its threads are. Nobody
+# else uses the last of the real-time signals, and a function that ignores the well-known ones leaves it alone.
+TRACE_SIGNAL = signal.SIGRTMAX
 
 
 class StopTask(BaseException):
     """Raised inside the running task by SIGTERM: a time limit or a cancellation; ``finally`` blocks still run."""
 
 
-class OutputCapture:
-    """Owner of descriptors 1 and 2, of the standard streams, and of what a task may have changed in the process."""
+class _Log(io.FileIO):
+    """The log as Python writes to it: what is refused is tried again for as long as the capture says so."""
 
-    def __init__(self) -> None:
-        """Take over the descriptors, which are the log already."""
+    def __init__(self, again: Callable[[OSError], bool]) -> None:
+        super().__init__(STDOUT, "w", closefd=False)
+        self._again = again
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        while True:
+            try:
+                return super().write(data)
+            except OSError as error:
+                if not self._again(error):
+                    raise
+
+
+class OutputCapture:
+    """Owner of descriptors 1 and 2 and of the standard streams."""
+
+    def __init__(self, patience: Patience | None = None) -> None:
+        """Take over the descriptors, which are the log already; ``patience`` is for the disk that the log is on."""
+        self._patience = patience
         self._log = os.dup(STDOUT)
         os.dup2(STDOUT, STDERR)
         self._inode = os.fstat(self._log).st_ino
         self._gatherer: threading.Thread | None = None
+        # A child that is forked while that thread writes would wait for ever for the lock of the stream.
+        self._flushing = threading.Lock()
+        release = self._flushing.release
+        os.register_at_fork(before=self._flushing.acquire, after_in_parent=release, after_in_child=release)
         self._streams()
         self._measured, self._measured_at = self._offset(), time.monotonic()
         with contextlib.suppress(OSError, AttributeError, ValueError):
@@ -67,22 +95,12 @@ class OutputCapture:
         faulthandler.enable(file=self._log, all_threads=True)
         # Also for a task that loops in C and never comes back to the handler above: where it is, goes to the log.
         faulthandler.register(signal.SIGTERM, file=self._log, all_threads=False, chain=True)
-        self._changed_folder = False
+        faulthandler.register(TRACE_SIGNAL, file=self._log, all_threads=True, chain=False)
+        self.surroundings = Surroundings()
         sys.addaudithook(self._audit)
 
-    def remember(self) -> None:
-        """Take the present state as the one that every task finds; call once the UDF is loaded."""
-        self._handlers = [(int(number), getsignal(number)) for number in SIGNALS]
-        self._path = list(sys.path)
-        self._folder = os.getcwd()
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
-        self._changed_folder = False
-
     def _audit(self, event: str, _arguments: tuple[object, ...]) -> None:
-        if event == "os.chdir":
-            self._changed_folder = True
-        elif event in STARTS_OF_PROCESSES and self._gathers:
+        if event in STARTS_OF_PROCESSES and self._gathers:
             self._gather(on=False)
 
     def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
@@ -91,7 +109,7 @@ class OutputCapture:
 
     def _streams(self) -> None:
         # One stream under both names, as both are one file: nothing can come out of order, and there is one to flush.
-        self._raw = io.FileIO(STDOUT, "w", closefd=False)
+        self._raw = _Log(self._write_again)
         # The buffer of bytes has a lock: the thread that flushes and the task's end cannot overtake each other.
         self._stream = io.TextIOWrapper(io.BufferedWriter(self._raw), "utf-8", "backslashreplace", line_buffering=True)
         self._gathers = False
@@ -100,16 +118,27 @@ class OutputCapture:
             setattr(sys, name, self._stream)
         self._flush, self._offset = self._stream.flush, self._raw.tell
 
+    def _write_again(self, error: OSError) -> bool:
+        """Whether to write output of Python again that was refused: to the log, when there may be room for it."""
+        # The thread that shows what is gathered has a lock that the task waits for.
+        if self._patience is None or threading.current_thread() is self._gatherer:
+            return False
+        with contextlib.suppress(OSError):
+            # The task may have turned its output elsewhere, and then that is its own business.
+            is_log = os.fstat(STDOUT).st_ino == self._inode
+            return is_log and self._patience.wait(error, "a worker's log")
+        return False
+
     def end_of_output(self) -> int:
         """Push out what the task wrote, mend the cheap things, and return the log's length in bytes."""
-        if sys.stdout is not self._stream or sys.stderr is not self._stream:
-            for stream in (sys.stdout, sys.stderr):
-                # The task put a stream of its own there; what it holds back is the task's business.
-                with contextlib.suppress(Exception):
-                    stream.flush()
-            sys.stdout = sys.stderr = self._stream
-        if self._changed_folder:
-            self._mend_folder()
+        try:
+            if sys.stdout is not self._stream or sys.stderr is not self._stream:
+                self._put_streams_back()
+            if self.surroundings.changed or sys.path != self.surroundings.path:
+                self.restore()
+        except AttributeError:  # it deleted one of them
+            self._put_streams_back()
+            self.restore()
         try:
             self._flush()
             return self._offset()
@@ -117,11 +146,18 @@ class OutputCapture:
             self._mend_descriptors()
             return self._offset()
 
+    def _put_streams_back(self) -> None:
+        for name in ("stdout", "stderr"):
+            # What a stream of the task's own holds back is the task's business, and so is what it raises.
+            with contextlib.suppress(Exception):
+                getattr(sys, name).flush()
+            setattr(sys, name, self._stream)
+
     def sure_end_of_output(self) -> int:
         """Return the log's length once `end_of_output` has changed: the task wrote, or turned descriptor 1 elsewhere.
 
-        A short task that turns only descriptor 2 elsewhere, or 1 to where the offset happens to be the same, goes
-        unnoticed until `restore`: what C code of the next short tasks writes is lost until then, no more.
+        A short task whose C code turns only descriptor 2 elsewhere, or 1 to where the offset happens to be the same,
+        goes unnoticed until `restore`: what C code of the next short tasks writes is lost until then, no more.
         """
         self._restore_descriptors()
         end, now = self._offset(), time.monotonic()
@@ -148,26 +184,20 @@ class OutputCapture:
         while True:
             time.sleep(GATHERED_SECONDS)
             with contextlib.suppress(OSError, ValueError, RuntimeError):
-                self._flush()
+                with self._flushing:
+                    self._flush()
                 end = self._offset()
                 if self._gathers and end - seen < GATHERED_SECONDS * GATHER_ABOVE_BYTES_PER_SECOND:
                     self._gather(on=False)
                 seen = end
 
     def restore(self) -> None:
-        """Undo what a task may have changed: descriptors, working directory, umask, signal handlers, sys.path.
+        """Undo what a task may have changed, the descriptors and all that ``surroundings`` knows.
 
         A few microseconds; the loop calls it after every task that took long enough to have done anything costly.
         """
         self._restore_descriptors()
-        self._mend_folder()
-        if os.umask(self._umask) != self._umask:
-            os.umask(self._umask)
-        for number, handler in self._handlers:
-            if getsignal(number) is not handler and handler is not None:
-                signal.signal(number, handler)
-        if sys.path != self._path:
-            sys.path[:] = self._path
+        self.surroundings.restore()
 
     def _restore_descriptors(self) -> None:
         for fd in (STDOUT, STDERR):
@@ -176,17 +206,6 @@ class OutputCapture:
                     os.dup2(self._log, fd)
             except OSError:
                 os.dup2(self._log, fd)
-
-    def _mend_folder(self) -> None:
-        self._changed_folder = False
-        try:
-            if os.getcwd() == self._folder:
-                return
-        except FileNotFoundError:
-            pass
-        with contextlib.suppress(OSError):
-            os.chdir(self._folder)
-        self._changed_folder = False
 
     def _mend_descriptors(self) -> None:
         for fd in (STDOUT, STDERR):

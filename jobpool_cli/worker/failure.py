@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 import traceback
 from types import TracebackType
 from typing import Any
 
 from jobpool_cli import errors
-from jobpool_cli.errors import ResultNotStorable
+from jobpool_cli.errors import ResultNotStorable, ResultTooLarge
 from jobpool_cli.store.origins import is_library
+from jobpool_cli.worker.capture import StopTask
 
 MESSAGE_LIMIT = 10_000
 FRAMES_LIMIT = 50_000
@@ -34,15 +36,14 @@ def describe(error: BaseException) -> dict[str, Any]:
     Keys: type, message (and notes), frames (the traceback's text before these), where ([file, line, function] or null),
     exception (base64 of a pickle that was seen to load again, or null).
     """
-    try:
-        message = str(error)
-    except Exception as odd:  # noqa: BLE001
-        message = f"<str() of the exception failed: {type(odd).__name__}>"
+    message = _text_of(error)
     own = _without_our_frames(error.__traceback__)
     try:
         shown = traceback.TracebackException(type(error), error, own, compact=True, limit=-DEEPEST_FRAMES)
         frames, notes = _around_last_line(shown, type(error).__qualname__)
-    except Exception:  # noqa: BLE001
+    except StopTask:
+        raise
+    except BaseException:  # noqa: BLE001 - its notes, causes and the text of its lines are user code, too
         frames, notes = "".join(traceback.format_tb(own)), ""
     return {
         "type": qualified_name(type(error)),
@@ -53,12 +54,34 @@ def describe(error: BaseException) -> dict[str, Any]:
     }
 
 
+def exit_code_of(error: BaseException) -> int:
+    """Print what ended a process that a task forked, as Python would, and return its exit code."""
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    elif error.code is not None and not isinstance(error.code, int):
+        print(error.code, file=sys.stderr)  # noqa: T201 - the task's log
+    else:
+        return (error.code or 0) & 0xFF
+    return 1
+
+
 def unstorable(result: object, error: BaseException) -> ResultNotStorable:
     """Return the failure of a task whose function returned something that no process but its own could read."""
+    if isinstance(error, ResultTooLarge):
+        return error
     return ResultNotStorable(
         f"the function returned a {type(result).__qualname__}, which cannot be stored:"
-        f" {type(error).__name__}: {_sound(str(error))}; return plain data, a table, or something that pickles"
+        f" {type(error).__name__}: {_sound(_text_of(error))}; return plain data, a table, or something that pickles"
     )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except StopTask:
+        raise
+    except BaseException as odd:  # noqa: BLE001 - user code: SystemExit as well
+        return f"<str() of the exception failed: {type(odd).__name__}>"
 
 
 def _around_last_line(shown: traceback.TracebackException, kind: str) -> tuple[str, str]:
@@ -80,7 +103,7 @@ def _deepest_user_frame(frames: TracebackType | None) -> list[Any] | None:
     while frames is not None:
         code = frames.tb_frame.f_code
         if not code.co_filename.startswith(_PACKAGE) and not is_library(code.co_filename):
-            found = [_sound(code.co_filename), frames.tb_lineno, _sound(code.co_qualname)]
+            found = [_sound(code.co_filename), frames.tb_lineno or 0, _sound(code.co_qualname)]
         frames = frames.tb_next
     return found
 
@@ -88,7 +111,12 @@ def _deepest_user_frame(frames: TracebackType | None) -> list[Any] | None:
 def _pickled(error: BaseException) -> str | None:
     from jobpool_cli.store.values.raised import pickled_exception  # noqa: PLC0415 - cloudpickle: most tasks succeed
 
-    data = pickled_exception(error, PICKLE_LIMIT)
+    try:
+        data = pickled_exception(error, PICKLE_LIMIT)
+    except StopTask:
+        raise
+    except BaseException:  # noqa: BLE001 - its methods are user code, and may raise SystemExit as well
+        return None
     # Without it, type, message and traceback are kept all the same.
     return base64.b64encode(data).decode() if data is not None else None
 

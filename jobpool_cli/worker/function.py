@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import functools
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from jobpool_cli import errors
 from jobpool_cli.errors import InputError, JobPoolError
 from jobpool_cli.store.reentry import importing_now
 from jobpool_cli.store.snapshot import Snapshot, take_snapshot
@@ -26,6 +28,7 @@ from jobpool_cli.worker.importing import guarded_import
 
 # Set on a module that was run from a UDF's file, so that a second UDF of the same file name may take its place.
 MODULE_MARK = "__jobpool_module__"
+_PACKAGE = os.path.dirname(errors.__file__) + os.sep
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,10 @@ def import_failure(path: Path, error: BaseException) -> InputError:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
         trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    shown = traceback.TracebackException(type(error), error, trace)
+    # Where time ran out, the last frame is that of our clock.
+    shown.stack[:] = [frame for frame in shown.stack if not frame.filename.startswith(_PACKAGE)]
+    text = "".join(shown.format()).rstrip()
     hint = 'the file must import without errors; what only a script does belongs under `if __name__ == "__main__":`'
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]

@@ -7,6 +7,8 @@ or a child process, goes to standard error instead.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import math
 import os
 import signal
 import sys
@@ -17,6 +19,17 @@ from typing import NoReturn
 
 # Heavy imports from a cold network file system take tens of seconds; an endless one must end at some time.
 IMPORT_SECONDS = 120.0
+# Another number of seconds, for `map` and for the workers.
+IMPORT_SECONDS_VARIABLE = "JOBPOOL_IMPORT_SECONDS"
+
+
+def import_seconds() -> float:
+    """Return how long an import may take, in this process and in the workers that it starts."""
+    try:
+        given = float(os.environ.get(IMPORT_SECONDS_VARIABLE, ""))
+    except ValueError:
+        return IMPORT_SECONDS
+    return given if 0 < given < math.inf else IMPORT_SECONDS
 
 
 class ImportTookTooLongError(Exception):
@@ -25,9 +38,34 @@ class ImportTookTooLongError(Exception):
 
 @contextlib.contextmanager
 def guarded_import() -> Iterator[None]:
-    """Run an import with standard output turned to standard error, ``os._exit`` disarmed, and an end to patience."""
-    with contextlib.redirect_stdout(sys.stderr), _stdout_to_stderr(), _no_hard_exit(), _time_limit():
+    """Run an import with standard output turned to standard error, ``os._exit`` disarmed, and an end to patience.
+
+    Should it crash the process, where it was is written to standard error.
+    """
+    with (
+        _crashes_shown(),
+        contextlib.redirect_stdout(sys.stderr),
+        _stdout_to_stderr(),
+        _no_hard_exit(),
+        limited_import(),
+    ):
         yield
+
+
+@contextlib.contextmanager
+def _crashes_shown() -> Iterator[None]:
+    if faulthandler.is_enabled():
+        yield
+        return
+    try:
+        faulthandler.enable(file=2, all_threads=False)
+    except (OSError, ValueError):  # closed
+        yield
+        return
+    try:
+        yield
+    finally:
+        faulthandler.disable()
 
 
 @contextlib.contextmanager
@@ -59,16 +97,19 @@ def _no_hard_exit() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _time_limit() -> Iterator[None]:
+def limited_import() -> Iterator[None]:
+    """Run an import with an end to patience: an error is raised inside of it, as far as its code lets signals in."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can be interrupted
         return
 
+    seconds = import_seconds()
+
     def give_up(_signal: int, _frame: FrameType | None) -> None:
-        raise ImportTookTooLongError(f"it was not imported within {IMPORT_SECONDS:g} s")
+        raise ImportTookTooLongError(f"it was not imported within {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

@@ -6,14 +6,17 @@ offset. Nothing is sent, encoded or allocated task by task beyond that; ``outbox
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
+import stat
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from jobpool_cli.errors import JobPoolError
 from jobpool_cli.layout import PoolPaths
@@ -32,10 +35,12 @@ from jobpool_cli.store.slots import (
 from jobpool_cli.store.snapshot import read_snapshot, verify_snapshot
 from jobpool_cli.worker import context
 from jobpool_cli.worker.capture import OutputCapture, StopTask
-from jobpool_cli.worker.failure import describe
+from jobpool_cli.worker.failure import describe, exit_code_of
+from jobpool_cli.worker.importing import limited_import
 from jobpool_cli.worker.loading import load_snapshot
-from jobpool_cli.worker.outbox import Outbox
-from jobpool_cli.worker.protocol import BatchOrder, send_frame
+from jobpool_cli.worker.outbox import BatchOutcomes, Outbox
+from jobpool_cli.worker.patience import Patience
+from jobpool_cli.worker.protocol import CHANNEL_CLOSED_EXIT_CODE, BatchOrder, send_frame
 
 # A task longer than this pays for its CPU time.
 THOROUGH_NANOSECONDS = 50_000
@@ -45,6 +50,8 @@ RESTORE_NANOSECONDS = 5_000_000
 # CPU time of short tasks is not measured one by one. What may have gone to those since the clock was last read, as a
 # part of the task whose CPU time is asked for: above it the time is not known rather than wrong.
 CPU_ERROR_PARTS = 50
+# Patience with the sending of outcomes when a task ends the process by itself.
+LAST_FLUSH_SECONDS = 1.0
 # How a worker ends that was told to (SIGTERM) and has sent what it had.
 STOPPED_EXIT_CODE = 75
 
@@ -62,22 +69,41 @@ class Worker:
         self._orders = orders
         self._outcomes = outcomes
         self._outbox = Outbox(paths, worker, outcomes)
-        self._capture = OutputCapture()
+        patience = Patience(self._slot, self._outbox.tell_refusal)
+        self._outbox.patience = patience
+        self._capture = OutputCapture(patience)
         self._udfs: dict[int, TaskArguments] = {}
         self._forked = False
         self._order: BatchOrder | None = None
+        self._done: BatchOutcomes | None = None
         os.register_at_fork(after_in_child=self._mark_forked)
+        self._exit_at_once = os._exit
+        os._exit = self._exit_of_task
         context.provide(self._current)
 
     def _mark_forked(self) -> None:
         self._forked = True
 
+    def _exit_of_task(self, status: int) -> NoReturn:
+        """What `os._exit` is to a task: what others before it have finished is sent first, and not run again."""
+        if not self._forked:
+            # In a thread of its own: the one that calls this may hold what sending takes.
+            sending = threading.Thread(target=self._outbox.flush, kwargs={"final": False}, daemon=True)
+            sending.start()
+            sending.join(LAST_FLUSH_SECONDS)
+        self._exit_at_once(status)
+
     def _current(self) -> context.TaskContext | None:
-        word = self._slot[POSITION]
-        if self._order is None or word == IDLE:
+        order, done = self._order, self._done
+        if order is None or done is None:
             return None
-        task = self._slot[FIRST] + (word & ((1 << POSITION_BITS) - 1))
-        return context.TaskContext(self._paths.root.name, task, self._order.attempt)
+        # Not from the shared slot, which a function may have written into.
+        position = len(done.results) + len(done.failed)
+        for low, high in order.ranges:
+            if position < high - low:
+                return context.TaskContext(self._paths.root.name, low + position, order.attempt)
+            position -= high - low
+        return None
 
     def boot(self, udf: int) -> bool:
         """Load a code version and report; False if that failed and the pool cannot run."""
@@ -86,7 +112,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - user code: whatever it raises is the report
             if isinstance(error, StopTask) or isinstance(error.__context__, StopTask):
                 # Somebody sent SIGTERM: that says nothing of the code.
-                os._exit(STOPPED_EXIT_CODE)
+                self._exit_at_once(STOPPED_EXIT_CODE)
             text = getattr(error, "message", None) or traceback.format_exc()
             print(text, file=sys.stderr)  # noqa: T201 - to the worker's log
             hint = error.hint if isinstance(error, JobPoolError) else ""
@@ -101,15 +127,27 @@ class Worker:
         if loaded is None:
             folder = self._paths.udf_version(version)
             verify_snapshot(folder)
-            function = load_snapshot(folder, read_snapshot(folder))
+            # The supervisor watches over the first import; it cannot tell a later one from a task.
+            with limited_import() if self._udfs else contextlib.nullcontext():
+                function = load_snapshot(folder, read_snapshot(folder))
             loaded = self._udfs[version] = TaskArguments(self._paths.args, function)
             # Loading changes sys.path and may set signal handlers: what tasks of this version are to find.
+            self._capture.surroundings.remember()
+            self._capture.restore()
             self._capture.end_of_output()
-            self._capture.remember()
         return loaded
 
     def serve(self) -> None:
         """Run batches until the supervisor closes the channel."""
+        try:
+            self._serve()
+        except OSError:
+            if all(map(_is_open, (self._orders, self._outcomes))):
+                raise
+            # A task closed what it did not open.
+            self._exit_at_once(CHANNEL_CLOSED_EXIT_CODE)
+
+    def _serve(self) -> None:
         while True:
             # A first look without waiting costs less than the poll that a busy loop would otherwise do.
             select.select([self._orders], [], [])
@@ -131,7 +169,7 @@ class Worker:
             self._run_rows(order, call_next)
         except StopTask:
             # The signal came between two tasks: nothing was running, nothing is lost but what was not sent.
-            os._exit(STOPPED_EXIT_CODE)
+            self._exit_at_once(STOPPED_EXIT_CODE)
         finally:
             if not self._forked:
                 self._slot[POSITION] = IDLE
@@ -142,7 +180,7 @@ class Worker:
         base = next_range = order.batch << POSITION_BITS
         ranges = iter(order.ranges)
         slot[LOG_START] = log_end = end_of_output()
-        done = self._outbox.open(order, log_end)
+        self._done = done = self._outbox.open(order, log_end)
         add_start, add_end, add_result = done.starts.append, done.ends.append, done.results.append
         cpu_before, cpu_read = cpu_clock(), clock()
         restored = cpu_read
@@ -160,11 +198,11 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 - SystemExit and its kin fail one task, not the worker
                 ended = clock()
                 if self._forked:
-                    os._exit(1)
+                    self._exit_at_once(exit_code_of(error))
                 if isinstance(error, StopTask):
                     # The supervisor knows why, and blames the task; what is finished is not to be run again.
                     self._outbox.flush(final=False)
-                    os._exit(STOPPED_EXIT_CODE)
+                    self._exit_at_once(STOPPED_EXIT_CODE)
                 self._capture.restore()
                 self._add_failure(word - base, error, started, ended, log_end)
                 slot[LOG_START] = log_end = end_of_output()
@@ -172,7 +210,7 @@ class Worker:
             else:
                 ended = clock()
                 if self._forked:
-                    os._exit(0)
+                    self._exit_at_once(0)
                 # The outbox may send at any moment: what belongs to a row is there before the row is.
                 log_now = end_of_output()
                 if log_now != log_end:
@@ -192,6 +230,7 @@ class Worker:
                 add_result(result)
         self._capture.restore()
         slot[POSITION] = IDLE
+        self._done = None
         self._outbox.flush(final=True)
 
     def _add_failure(self, position: int, error: BaseException, started: int, ended: int, log_start: int) -> None:
@@ -203,7 +242,8 @@ class Worker:
                 "position": position,
                 "started": started,
                 "duration": ended - started,
-                "log": [log_start, self._capture.end_of_output()],
+                # A task may have moved the log's offset.
+                "log": [log_start, max(log_start, self._capture.end_of_output())],
             }
         )
 
@@ -222,6 +262,13 @@ class Worker:
         for position in range(_size(order)):
             self._outbox.add_failure({**failure, "position": position})
         self._outbox.flush(final=True)
+
+
+def _is_open(channel: socket.socket) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(channel.fileno()).st_mode)
+    except OSError:
+        return False
 
 
 def _size(order: BatchOrder) -> int:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from jobpool_cli.errors import ResultTooLarge
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.outcomes.compression import TRIAL_ABOVE_BYTES, WORTH_RATIO, leaves_of
@@ -25,6 +26,7 @@ from jobpool_cli.store.ranges import Ranges
 from jobpool_cli.store.values.codec import EncodedResults, encode, refuse
 from jobpool_cli.worker.capture import StopTask
 from jobpool_cli.worker.failure import describe, unstorable
+from jobpool_cli.worker.patience import Patience
 from jobpool_cli.worker.protocol import BatchOrder, send_frame
 
 FLUSH_SECONDS = 0.2
@@ -40,6 +42,10 @@ TINY_BYTES = 16 << 10
 FAILURE_BYTES = 4 << 20
 # Results beyond this go to a segment that the worker writes itself, so that the supervisor's memory stays small.
 INLINE_BYTES = 8 << 20
+# Whoever seals them has them uncompressed in memory: what shrinks to nothing counts as what it was.
+INLINE_WHOLE_BYTES = 32 << 20
+# A page of Parquet has less than 2 GiB, and a text, bytes, a pickle or an array of one result is in one page.
+LARGEST_RESULT_BYTES = 2_000_000_000
 
 
 @dataclass
@@ -113,7 +119,10 @@ class Outbox:
         self._paths = paths
         self._worker = worker
         self._channel = channel
-        self._lock = threading.Lock()
+        self.patience: Patience | None = None
+        """With the disk that large results are written to; without it, what the disk refuses is the result's fault."""
+        # What is being encoded may print, and what is printed may be refused, with which the supervisor is told.
+        self._lock = threading.RLock()
         self._batch: BatchOutcomes | None = None
         self._sent = (0, 0)
         self._sent_at = 0.0
@@ -121,6 +130,8 @@ class Outbox:
         self._row_bytes = 0
         """What a row took in memory, on average, of the frame that was sent last."""
         self._thread_clock: int | None = None
+        self._is_refused = False
+        """Whether the last segment could not be written."""
 
     def start(self) -> None:
         """Begin to look after outcomes that wait."""
@@ -162,6 +173,11 @@ class Outbox:
             self._failure_bytes = 0
         return batch
 
+    def tell_refusal(self, number: int, message: str) -> None:
+        """Tell the supervisor that the disk does not take what this worker writes, and that waiting would not help."""
+        with self._lock:
+            send_frame(self._channel, "refused", {"number": number, "message": message})
+
     def add_failure(self, failure: dict[str, Any]) -> None:
         """Add a failed task to the batch in hand; send what there is if failures pile up."""
         batch = self._batch
@@ -192,7 +208,9 @@ class Outbox:
             if successes == first:
                 raise
             if successes == first + 1:
-                self._send(batch, successes, failures, final=final, refused=error)
+                # It did not even become a column.
+                refused = _too_large("too many") if isinstance(error, pa.ArrowCapacityError) else error
+                self._send(batch, successes, failures, final=final, refused=refused)
                 return
             half = (first + successes) // 2
             self._send_or_blame(batch, half, min(failures, batch.failures_before(half)), final=False)
@@ -266,19 +284,34 @@ class Outbox:
             worker=self._worker,
             udf=order.udf,
         )
-        body |= {"rows": rows, "ranges": _ranges_of(columns.tasks), "result_kind": kind_of(columns.results.field)}
         whole = outcomes.nbytes
+        body |= {"rows": rows, "ranges": _ranges_of(columns.tasks), "result_kind": kind_of(columns.results.field)}
+        body["whole"] = whole
         self._row_bytes = whole // rows
         shrinks, size = _compressed(outcomes, whole)
-        if size <= INLINE_BYTES:
+        if size <= INLINE_BYTES and whole <= INLINE_WHOLE_BYTES:
             blob = blob_of(outcomes, compressed=shrinks)
             if blob.size <= INLINE_BYTES:
                 return body, blob
+        table = spread_out([pa.Table.from_batches([outcomes])])
+        while True:
+            try:
+                return body | self._write_segment(table), b""
+            except OSError as error:
+                if self.patience is None or not self.patience.wait(error, "a segment of large results"):
+                    raise
+
+    def _write_segment(self, table: pa.Table) -> dict[str, Any]:
         from jobpool_cli.store.outcomes.segments import write_segment  # noqa: PLC0415 - only workers of large results
 
+        if self._is_refused:
+            # A look at the disk is cheaper than half of a large segment.
+            durable.check_room(self._paths.results)
         temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
-        table = spread_out([pa.Table.from_batches([outcomes])])
-        return body | {"size": write_segment([table], temporary), "file": temporary.name}, b""
+        self._is_refused = True
+        size = write_segment([table], temporary)
+        self._is_refused = False
+        return {"size": size, "file": temporary.name}
 
 
 @dataclass
@@ -312,8 +345,19 @@ class _Columns:
         return failures
 
 
+def _too_large(size: str) -> ResultTooLarge:
+    return ResultTooLarge(
+        f"the function returned {size} bytes in one piece, and a result holds at most {LARGEST_RESULT_BYTES:,};"
+        " write them to a file and return its name, or share them among several tasks"
+    )
+
+
 def _compressed(outcomes: pa.RecordBatch, whole: int) -> tuple[bool, int]:
-    """Return whether compressing outcomes of so many bytes pays, and about how large they are then."""
+    """Return whether compressing outcomes of so many bytes pays, and about how large they are then.
+
+    Raises:
+        ResultTooLarge: a column is larger than a page of Parquet; of several rows each may well fit alone.
+    """
     if whole <= TRIAL_ABOVE_BYTES:
         return whole > TINY_BYTES, whole
     leaves = [
@@ -321,6 +365,9 @@ def _compressed(outcomes: pa.RecordBatch, whole: int) -> tuple[bool, int]:
         for name, column in zip(outcomes.schema.names, outcomes.columns, strict=True)
         for leaf in leaves_of(name, [column])
     ]
+    largest = max(leaf.size for leaf in leaves)
+    if largest > LARGEST_RESULT_BYTES:
+        raise _too_large(f"{largest:,}")
     size = sum(int(leaf.size * leaf.ratio) for leaf in leaves)
     return size < whole * WORTH_RATIO, size
 

@@ -43,6 +43,17 @@ def alive(pid: int) -> bool:
         return False
 
 
+def processes_of(home: Path) -> list[int]:
+    """Return the commands, supervisors and workers that run with that home for their pools."""
+    wanted, found = f"JOBPOOL_HOME={home}".encode(), []
+    for entry in os.scandir("/proc"):
+        with contextlib.suppress(OSError):
+            environment = Path(entry.path, "environ").read_bytes() if entry.name.isdigit() else b""
+            if wanted in environment.split(b"\0") and alive(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
 def kill(*pids: int) -> None:
     """Kill -9 whichever of these still run."""
     for pid in pids:
@@ -101,7 +112,12 @@ def strace_on(pid: int, *rules: str, output: Path) -> Iterator[subprocess.Popen[
     finally:
         with contextlib.suppress(ProcessLookupError):
             tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=20)
+        try:
+            tracer.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            # strace 6.1 may wait for ever for a process that was killed under it.
+            tracer.kill()
+            tracer.communicate()
 
 
 def _tracer_of(pid: int) -> int:
@@ -122,6 +138,23 @@ def tmpfs(place: Path, size: str) -> Iterator[Path]:
         yield place
     finally:
         unmount(place)
+
+
+@contextlib.contextmanager
+def filled(place: Path, but: int = 0) -> Iterator[Path]:
+    """Let a file take all the room of a file system, but for so many bytes; it is gone afterwards."""
+    filler = place / "filler"
+    fd = os.open(filler, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        # Page by page at last: what others write at the same time is refused as well.
+        for chunk in (1 << 20, 4 << 10, 1):
+            with contextlib.suppress(OSError):
+                while (disk := os.statvfs(place)).f_bavail * disk.f_frsize - but >= chunk:
+                    os.write(fd, bytes(chunk))
+        yield filler
+    finally:
+        os.close(fd)
+        filler.unlink()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The supervisor, a worker or both die; ``check_invariants`` after each."""
+"""The supervisor or a worker dies at a chosen moment; random kills are in ``tests/faults``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from jobpool_cli.errors import ConflictError
-from jobpool_cli.model import PoolOptions, PoolState, TaskState
+from jobpool_cli.model import PoolState, TaskState
 from tests.helpers import (
     Bench,
     check_invariants,
     kill_supervisor,
-    marked,
     square,
     succeeded,
     supervisors,
@@ -24,38 +22,6 @@ from tests.helpers import (
 )
 
 pytestmark = pytest.mark.timeout(100)
-
-
-def test_after_kill_9_of_the_supervisor_resume_runs_only_what_is_unfinished(bench: Bench) -> None:
-    pool = bench.map("def f(x: int):\n    _audit()\n    time.sleep(0.004)\n    return x * x\n", 1500)
-    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] > 200)
-    kill_supervisor(pool)
-    until(lambda: not marked(pool), 1.0, "the workers are gone within a second")
-    status = pool.snapshot()
-    shown = succeeded(pool)
-    assert status.state is PoolState.INTERRUPTED
-    assert "killed" in status.reason
-    assert len(shown) == status.counts[TaskState.SUCCESS] >= 200
-    ran_before = bench.audit()
-
-    pool.resume()
-    assert pool.follow(60).counts[TaskState.SUCCESS] == 1500
-    ran_after = bench.audit() - ran_before
-    assert not {task for task, _ in ran_after} & shown
-    check_invariants(pool, square, shown=shown)
-
-
-def test_supervisor_and_workers_killed_together_leave_a_pool_that_resumes(bench: Bench) -> None:
-    pool = bench.map("def f(x: int):\n    _audit()\n    time.sleep(0.002)\n    return x * x\n", 600)
-    for goal in (50, 200, 350):
-        until(lambda goal=goal: pool.snapshot().counts[TaskState.SUCCESS] >= goal)  # type: ignore[misc]
-        for pid in [*supervisors(pool.paths.root), *marked(pool)]:
-            os.kill(pid, signal.SIGKILL)
-        until(lambda: not pool.is_live())
-        shown = succeeded(pool)
-        assert pool.resume().state in {PoolState.RUNNING, PoolState.DONE}
-    pool.follow(60)
-    check_invariants(pool, square, shown=shown)
 
 
 def test_a_supervisor_told_to_end_says_so_and_loses_nothing(bench: Bench) -> None:
@@ -146,56 +112,4 @@ def test_kill_9_of_a_worker_blames_one_task_and_reruns_it(bench: Bench) -> None:
     audit = bench.audit()
     assert audit[victim.task, 1] == audit[victim.task, 2] == 1
     assert max(audit.values()) == 1
-    check_invariants(pool, square)
-
-
-def test_workers_killed_again_and_again_harm_no_task(bench: Bench) -> None:
-    pool = bench.map(
-        "def f(x: int):\n    _audit()\n    time.sleep(0.001)\n    return x * x\n",
-        2500,
-        options=PoolOptions(workers=2, max_crashes=1000),
-    )
-    kills = 0
-    while pool.snapshot().state is PoolState.RUNNING:
-        running = pool.running_tasks()
-        if running:
-            try:
-                os.kill(running[-1].pid, signal.SIGKILL)
-                kills += 1
-            except ProcessLookupError:
-                pass
-        looked = time.monotonic()
-        until(lambda looked=looked: time.monotonic() - looked > 0.25)  # type: ignore[misc]
-    assert kills > 2
-    assert pool.follow(30).counts[TaskState.SUCCESS] == 2500
-    # No attempt was run twice, whatever was lost.
-    assert max(bench.audit().values()) == 1
-    check_invariants(pool, square)
-
-
-@pytest.mark.parametrize(
-    ("deed", "said"),
-    [
-        ("os._exit(0)", "exited with code 0"),
-        ("os._exit(3)", "exited with code 3"),
-        ("ctypes.string_at(0)", "signal 11 (SIGSEGV)"),
-        ("os.abort()", "signal 6 (SIGABRT)"),
-        ("os.closerange(3, 4096); time.sleep(30)", "died during the task"),
-    ],
-)
-def test_a_task_that_kills_its_worker_fails_after_three_crashes_and_no_other_does(
-    bench: Bench, deed: str, said: str
-) -> None:
-    pool = bench.map(f"def f(x: int):\n    _audit()\n    if x == 57:\n        {deed}\n    return x * x\n", 100)
-    status = pool.follow(60)
-    assert status.counts[TaskState.SUCCESS] == 99
-    (failure,) = pool.failures()
-    assert (failure.task, failure.attempt, failure.type) == (57, 3, "WorkerCrashed")
-    assert said in failure.message
-    assert [each.attempt for each in pool.failures(history=True)] == [1, 2, 3]
-    audit = bench.audit()
-    assert [audit[57, attempt] for attempt in (1, 2, 3, 4)] == [1, 1, 1, 0]
-    assert max(audit.values()) == 1
-    if "SIGSEGV" in said and failure.worker is not None:
-        assert b"Segmentation fault" in pool.paths.worker_log(failure.worker).read_bytes()
     check_invariants(pool, square)

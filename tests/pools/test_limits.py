@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 
 import pytest
@@ -13,7 +11,6 @@ from tests.helpers import (
     Bench,
     check_invariants,
     square,
-    until,
 )
 
 pytestmark = pytest.mark.timeout(100)
@@ -47,19 +44,6 @@ def f(x: int):
     check_invariants(pool, square)
 
 
-def test_a_worker_that_is_stopped_is_timed_out_and_replaced(bench: Bench) -> None:
-    pool = bench.map(
-        "def f(x: int):\n    _audit()\n    _wait_for('go') if x == 0 else None\n    return x * x\n",
-        20,
-        options=PoolOptions(workers=1, timeout=1.0, grace=0.2),
-    )
-    until(bench.pids)
-    os.kill(bench.pids()[0], signal.SIGSTOP)
-    status = pool.follow(30)
-    assert (status.counts[TaskState.TIMEOUT], status.counts[TaskState.SUCCESS]) == (1, 19)
-    check_invariants(pool, square)
-
-
 def test_a_task_that_swallows_its_time_limit_does_not_pass_the_blame_on(bench: Bench) -> None:
     body = """
 def f(x: int):
@@ -76,24 +60,4 @@ def f(x: int):
     pool = bench.map(body, 60, options=PoolOptions(workers=1, timeout=0.5, grace=0.5))
     pool.follow(60)
     assert not [each for each in pool.failures(history=True) if each.task]
-    check_invariants(pool, square)
-
-
-def test_a_task_over_the_memory_limit_is_stopped_and_the_others_are_not(bench: Bench) -> None:
-    body = """
-def f(x: int):
-    _audit()
-    if x == 4:
-        hog = []
-        while True:
-            hog.append(bytearray(os.urandom(1 << 20) * 20))
-            time.sleep(0.01)
-    return x * x
-"""
-    pool = bench.map(body, 20, options=PoolOptions(workers=2, memory_limit=700 << 20))
-    status = pool.follow(60)
-    assert (status.counts[TaskState.ERROR], status.counts[TaskState.SUCCESS]) == (1, 19)
-    (failure,) = pool.failures()
-    assert (failure.task, failure.type) == (4, "MemoryLimitExceeded")
-    assert pool.snapshot().reason == ""
     check_invariants(pool, square)

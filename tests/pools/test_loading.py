@@ -9,31 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from jobpool_cli.errors import InputError, MachineError
+from jobpool_cli.errors import MachineError
 from jobpool_cli.model import PoolOptions, PoolState, TaskState
 from jobpool_cli.pool import JobPool
 from tests.helpers import (
     Bench,
     check_invariants,
-    kill_supervisor,
     square,
-    supervisors,
-    until,
 )
 
 pytestmark = pytest.mark.timeout(100)
 
 
 IN_WORKER = "if 'jobpool_cli.worker' in sys.orig_argv:\n"
-
-
-def test_code_that_does_not_load_in_a_worker_leaves_no_pool_and_no_process(bench: Bench) -> None:
-    body = IN_WORKER + "    import nothing_of_that_name\ndef f(x: int):\n    return x\n"
-    with pytest.raises(InputError, match="nothing_of_that_name"):
-        bench.map(body, 10)
-    pools = bench.home / "pools"
-    until(lambda: not supervisors(pools / "pool"), what="the supervisor has ended")
-    assert not [each for each in pools.iterdir() if not each.name.startswith(".")]
 
 
 def test_a_supervisor_that_does_not_start_is_told_of_with_the_end_of_its_log(
@@ -72,29 +60,11 @@ def f(x: int):
     check_invariants(pool, square)
 
 
-def test_code_that_kills_its_worker_at_import_stops_the_pool(bench: Bench) -> None:
-    body = IN_WORKER + "    os._exit(9)\ndef f(x: int):\n    return x\n"
-    with pytest.raises(InputError, match="died before they were ready"):
-        bench.map(body, 10)
-    until(lambda: not supervisors(bench.home / "pools" / "pool"), what="the supervisor has ended")
-
-
 def test_an_empty_table_is_a_pool_that_is_done(bench: Bench) -> None:
     pool = bench.map("def f(x: int):\n    return x\n", 0)
     assert pool.snapshot().state is PoolState.DONE
     assert not pool.is_live()
     check_invariants(pool)
-
-
-def test_the_originals_may_go_after_map(bench: Bench) -> None:
-    pool = bench.map("def f(x: int):\n    _wait_for('go')\n    return x * x\n", 6)
-    for path in bench.folder.glob("pool*"):
-        path.unlink()
-    kill_supervisor(pool)
-    bench.release("go")
-    pool.resume()
-    assert pool.follow(30).counts[TaskState.SUCCESS] == 6
-    check_invariants(pool, square)
 
 
 def test_a_pool_outlives_the_process_that_made_it(bench: Bench) -> None:

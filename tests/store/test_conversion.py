@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -244,10 +245,10 @@ def test_conversion_by_column_gives_what_pydantic_gives_value_by_value(kind: typ
             bind(signature, raw, {})
         return
     bound = bind(signature, raw, {})
-    sink = pa.BufferOutputStream()
-    pa.parquet.write_table(bound.table, sink)
-    arguments = TaskArguments(pa.BufferReader(sink.getvalue()), lambda: None, signature)
-    (found,) = arguments.rows([(0, len(cells))])
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        pa.parquet.write_table(bound.table, file.name)
+        arguments = TaskArguments(Path(file.name), lambda: None, signature)
+        (found,) = arguments.rows([(0, len(cells))])
     assert repr(normal(found)) == repr(normal(expected))
     assert [type(value) for value in found] == [type(value) for value in expected]
 

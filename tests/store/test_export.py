@@ -163,7 +163,7 @@ def test_maps_are_objects_unless_their_keys_are_one_in_json() -> None:
     ]
 
 
-def breaking(table: pa.Table, sink: Any, form: str) -> None:
+def breaking(table: pa.Table, sink: Any, form: str, **_: object) -> None:
     del table, form
     sink.write(b"half")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkey
 
 
 def test_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     target = tmp_path / "out.csv"
@@ -199,7 +199,7 @@ def test_a_kill_midway_leaves_the_old_file(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, pyarrow as pa\n"
         "from jobpool_cli.store.outcomes import export\n"
-        "def die(table, sink, form):\n"
+        "def die(table, sink, form, **_):\n"
         "    sink.write(b'half'); sink.flush(); os.kill(os.getpid(), 9)\n"
         "export._write = die\n"
         f"export.export(pa.table({{'n': [1]}}), pathlib.Path({str(target)!r}), 'csv')\n"

@@ -52,7 +52,7 @@ def test_segments_of_other_tasks_are_not_opened(books: Any) -> None:
     books.seal()
     books.paths.segment(1).unlink()
     assert read(books, [6]) == [(6, 6)]
-    with pytest.raises(DamagedPoolError, match=r"segment-000001.parquet cannot be read.*2 tasks between 0 and 1"):
+    with pytest.raises(DamagedPoolError, match=r"segment-000001.parquet cannot be read.*results of tasks 0 to 1"):
         read(books)
 
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobpool_cli.errors import DamagedPoolError, MachineError
+from jobpool_cli.errors import DamagedPoolError, DiskError, MachineError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.model import TaskState, Where
-from jobpool_cli.store.state.reader import StateReader, explain, to_datetime, to_microseconds
+from jobpool_cli.store.state.problems import explain
+from jobpool_cli.store.state.reader import StateReader, to_datetime, to_microseconds
 from jobpool_cli.store.state.writer import FailureRecord, StateWriter, create_database
 from tests.helpers import recount
 
@@ -298,9 +299,11 @@ def test_errors_of_the_machine_are_not_called_damage(tmp_path: Path) -> None:
         made.sqlite_errorname = "SQLITE_X"
         return made
 
-    assert type(explain(error(sqlite3.SQLITE_FULL), tmp_path)) is MachineError
     assert type(explain(error(sqlite3.SQLITE_BUSY), tmp_path)) is MachineError
-    assert type(explain(error(sqlite3.SQLITE_IOERR_FSYNC), tmp_path)) is MachineError
+    for code, words in ((sqlite3.SQLITE_FULL, "disk full"), (sqlite3.SQLITE_IOERR_FSYNC, "I/O error")):
+        explained = explain(error(code), tmp_path)
+        assert isinstance(explained, DiskError)
+        assert words in explained.message
     assert type(explain(error(sqlite3.SQLITE_CORRUPT_VTAB), tmp_path)) is DamagedPoolError
 
 

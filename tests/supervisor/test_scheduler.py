@@ -30,7 +30,13 @@ from jobpool_cli.supervisor.events import (
     WorkerLost,
     WorkerReady,
 )
-from jobpool_cli.supervisor.scheduler import GROWTH, MAX_BOOT_DEATHS, TARGET_SECONDS, Scheduler
+from jobpool_cli.supervisor.scheduler import (
+    GROWTH,
+    MAX_BOOT_DEATHS,
+    MAX_LATER_BOOT_DEATHS,
+    TARGET_SECONDS,
+    Scheduler,
+)
 from jobpool_cli.worker.protocol import MAX_RANGES_PER_BATCH, BatchOrder
 
 Kind = TypeVar("Kind")
@@ -75,6 +81,13 @@ class Desk:
         held, self.orders[slot] = self.orders[slot], []
         batch = held[0].batch if position is not None else None
         return self.feed(WorkerLost(slot, cause, batch, position, unbegun=unbegun))
+
+    def doubt(self, index: int | None, position: int | None) -> list[Effect]:
+        """Take the worker away when it is clear that a task did harm, and not which; it was in that batch of its."""
+        held, self.orders[0] = self.orders[0], []
+        batch = held[index].batch if index is not None else None
+        unbegun = tuple(order.batch for order in held[index + 1 :]) if index is not None else ()
+        return self.feed(WorkerLost(0, LossCause.CRASH, batch, position, unbegun=unbegun, sure=False))
 
     def run_out(self) -> list[tuple[int, int]]:
         """Return (task, attempt) of everything that a good worker is given from now on, in order."""
@@ -314,7 +327,8 @@ def test_workers_that_die_before_they_are_ready_stop_the_pool_and_one_that_lives
     for _ in range(MAX_BOOT_DEATHS - 1):
         assert not of(Abort, desk.feed(dead))
     desk.feed(WorkerReady(0))
-    for _ in range(MAX_BOOT_DEATHS - 1):
+    # It is not the code, then: those that follow get more chances.
+    for _ in range(MAX_LATER_BOOT_DEATHS - 1):
         assert not of(Abort, desk.feed(dead))
     assert of(Abort, desk.feed(dead))
     assert desk.scheduler.stopping
@@ -442,3 +456,52 @@ def test_workers_that_the_machine_does_not_let_start_come_later_and_do_not_end_t
     assert len(delays) == 2 * MAX_BOOT_DEATHS
     assert delays == sorted(delays)
     assert delays[-1] > 1
+
+
+# --- harm that came from one of several tasks
+
+
+def test_of_several_suspects_none_is_blamed_and_the_one_that_runs_is_run_alone() -> None:
+    desk = Desk(1000)
+    desk.warm(0.01, 2)
+    order = desk.orders[0][0]
+    begun = tasks(order)
+    assert len(begun) > 6
+    effects = desk.doubt(0, 4)
+    assert not of(RecordLoss, effects)
+    again = {each for effect in of(SetAttempts, effects) for each in effect.tasks}
+    assert again == {(task, 2, 1) for task in begun[:5]}
+    desk.feed(WorkerReady(0))
+    sent = []
+    for _ in range(4):
+        (order,) = desk.orders[0][:1]
+        sent.append((tasks(order), order.attempt))
+        desk.finish(seconds=0.01)
+    assert ([begun[4]], 2) in sent
+    assert max(len(each) for each, attempt in sent if attempt == 2) <= 2
+
+
+def test_a_single_suspect_is_blamed_and_so_is_one_that_ran_alone() -> None:
+    desk = Desk(100)
+    desk.warm(SLOW)
+    order = desk.orders[0][0]
+    (loss,) = of(RecordLoss, desk.doubt(0, 0))
+    assert (loss.task, loss.again) == (tasks(order)[0], True)
+    for attempt in (2, 3):
+        desk.feed(WorkerReady(0))
+        while desk.orders[0][0].attempt != attempt:
+            assert len(desk.orders[0]) == 1, "a suspect waits for its turn, and others do not run beside it"
+            desk.finish(seconds=FAST)
+        (order,) = desk.orders[0]
+        (loss,) = of(RecordLoss, desk.doubt(None, None))
+        assert (loss.task, loss.attempt, loss.again) == (tasks(order)[0], attempt, attempt < 3)
+
+
+def test_what_a_worker_ran_behind_the_batch_that_did_harm_is_suspected_too() -> None:
+    desk = Desk(100_000)
+    desk.warm(FAST)
+    first, second = desk.orders[0]
+    effects = desk.doubt(1, 3)
+    assert not of(RecordLoss, effects)
+    again = {task for effect in of(SetAttempts, effects) for task, _, _ in effect.tasks}
+    assert again == {*tasks(first), *tasks(second)[:4]}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -9,14 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobpool_cli.worker.protocol import (
-    HEADER,
+    CHECKED_HEADER,
+    MAX_PAYLOAD_BYTES,
     MAX_RANGES_PER_BATCH,
+    MAX_TEXT_BYTES,
     BatchOrder,
     Frame,
     FrameReader,
     ProtocolError,
+    frame_bytes,
     send_frame,
 )
+
+
+def framed(text: bytes) -> bytes:
+    """Return a frame of this text, whatever it is."""
+    checked = CHECKED_HEADER.pack(b"jbpl", len(text), 0, zlib.crc32(text))
+    return checked + zlib.crc32(checked).to_bytes(4, "little") + text
 
 
 @pytest.fixture
@@ -30,7 +40,7 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @given(
     st.integers(0, 2**31),
-    st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**40))),
+    st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 2**40)).map(lambda each: (each[0], sum(each)))),
     st.integers(1),
     st.integers(1),
 )
@@ -81,7 +91,7 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(channel: tuple[soc
 
 def test_a_large_payload_passes_through_a_small_channel(channel: tuple[socket.socket, socket.socket]) -> None:
     here, there = channel
-    payload = bytes(20_000_000)
+    payload = bytes(MAX_PAYLOAD_BYTES)
     sender = threading.Thread(target=send_frame, args=(there, "outcomes", {}, payload))
     sender.start()
     reader = FrameReader()
@@ -94,12 +104,25 @@ def test_a_large_payload_passes_through_a_small_channel(channel: tuple[socket.so
 
 def test_an_unfinished_frame_of_a_dead_worker_is_not_delivered(channel: tuple[socket.socket, socket.socket]) -> None:
     here, there = channel
-    there.sendall(HEADER.pack(b"jbpl", 10, 10, 0) + b"abc")
+    there.sendall(frame_bytes("ready", {}, bytes(10)) + b"abc")
     there.close()
     assert FrameReader().feed(here) == ([], False)
 
 
-@pytest.mark.parametrize("junk", [b"junk" * 10, HEADER.pack(b"jbpl", 2, 0, 1) + b"{}"])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"x",
+        b"junk" * 10,
+        b"jbpl" * 10,
+        frame_bytes("ready", {})[:-1] + b"]",
+        frame_bytes("outcomes", {}, b"columns") + b"columnx",
+        framed(b"[1, 2]"),
+        framed(b'{"no": "kind"}'),
+        framed(b"[" * 100_000),
+        framed(b"\xff"),
+    ],
+)
 def test_bytes_that_are_no_frame_are_refused(channel: tuple[socket.socket, socket.socket], junk: bytes) -> None:
     here, there = channel
     there.sendall(junk)
@@ -119,10 +142,12 @@ def test_frames_before_the_junk_are_delivered_before_it_is_refused(
         reader.feed(here)
 
 
+@pytest.mark.parametrize("sizes", [(MAX_TEXT_BYTES + 1, 0), (10, MAX_PAYLOAD_BYTES + 1), (2**32 - 1, 2**32 - 1)])
 def test_a_header_that_announces_more_than_there_can_be_is_refused(
-    channel: tuple[socket.socket, socket.socket],
+    channel: tuple[socket.socket, socket.socket], sizes: tuple[int, int]
 ) -> None:
     here, there = channel
-    there.sendall(HEADER.pack(b"jbpl", 10, 1 << 60, 0))
-    with pytest.raises(ProtocolError):
+    checked = CHECKED_HEADER.pack(b"jbpl", *sizes, 0)
+    there.sendall(checked + zlib.crc32(checked).to_bytes(4, "little"))
+    with pytest.raises(ProtocolError, match="larger than any"):
         FrameReader().feed(here)

@@ -18,6 +18,7 @@ from jobpool_cli.finding import LAST
 from jobpool_cli.model import TaskState
 from jobpool_cli.pool import JobPool
 from jobpool_cli.show.text import count, is_terminal
+from jobpool_cli.store.ownership import follow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,6 +52,14 @@ def command(
         bool, typer.Option("--partial", help="What there is now; do not wait for the rest.", show_default=False)
     ] = False,
     timeout: options.Timeout = None,
+    excel_safe: Annotated[
+        bool,
+        typer.Option(
+            "--excel-safe",
+            help="In CSV and TSV, put a ' before text that a spreadsheet would take for a formula.",
+            show_default=False,
+        ),
+    ] = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
     home: options.Home = None,
@@ -69,6 +78,8 @@ def command(
 
     target = None if output == "-" else Path(output)
     chosen = format_of(target, format)
+    if excel_safe and chosen not in {"csv", "tsv"}:
+        raise UsageError(f"--excel-safe is for CSV and TSV, not for {chosen}", "leave it out, or name a .csv file")
     _check_before_waiting(target, chosen)
     if not partial:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -84,7 +95,7 @@ def command(
     )
     table = collected.to_arrow()
     if target is not None or not is_terminal(sys.stdout):
-        export(table, target, chosen)
+        export(table, target, chosen, excel_safe=excel_safe)
     elif chosen == "jsonl":
         harmless = escape_for_terminal()
         for lines in json_lines(table):
@@ -105,7 +116,7 @@ def _check_before_waiting(target: Path | None, chosen: str) -> None:
         if chosen == "parquet" and is_terminal(stdout):
             raise UsageError("Parquet is not for a terminal", "name a file: -o FILE.parquet")
         return
-    folder = (target.resolve() if target.is_symlink() else target.absolute()).parent
+    folder = follow(target.absolute()).parent
     if target.is_dir():
         raise UsageError(f"{target} is a directory", "name a file in it")
     if not folder.is_dir():

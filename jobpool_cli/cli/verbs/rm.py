@@ -41,7 +41,7 @@ def command(
                 f"{name} is being worked on", f"wait for it, or stop and delete it: jobpool rm --force {name}"
             )
         if not force and isinstance(each, Path):
-            raise DamagedPoolError(f"{name} is damaged", f"what is left of it is deleted by: jobpool rm --force {name}")
+            _refuse_damaged(name, home)
     if doomed and not (force or yes) and not _agreed(doomed):
         render.say("nothing was deleted")
         return
@@ -52,6 +52,15 @@ def command(
             with contextlib.suppress(FileNotFoundError):
                 JobPool.remove_remains(name, home=home, force=force)
         render.say(f"{name} is deleted")
+
+
+def _refuse_damaged(name: str, home: str | None) -> None:
+    try:
+        JobPool.open(name, home=home)
+    except DamagedPoolError as error:
+        raise DamagedPoolError(
+            f"{name} cannot be read: {error.message}", f"what is left of it is deleted by: jobpool rm --force {name}"
+        ) from error
 
 
 def _find(name: str, folder: Path, home: str | None) -> JobPool[Any] | Path | None:

@@ -75,7 +75,8 @@ def _facts(status: PoolStatus) -> list[tuple[str, str]]:
 def _next_steps(status: PoolStatus) -> list[str]:
     """Return the commands that make sense now."""
     steps = []
-    if status.state in {PoolState.INTERRUPTED, PoolState.PAUSED}:
+    if status.state is PoolState.INTERRUPTED or (status.state is PoolState.PAUSED and not status.reason):
+        # What is paused for a reason, such as a full disk, goes on by itself.
         steps.append(f"jobpool resume {status.pool}")
     if status.failed:
         steps.append(f"jobpool errors {status.pool}")

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobpool_cli.errors import InputError, MachineError
+from jobpool_cli.errors import InputError, refused
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.arguments.columns import BadCell, Converted, many_objects
@@ -123,16 +123,19 @@ def write_arguments(bound: BoundArguments, path: Path) -> None:
     try:
         with open(durable.open_new(path), "wb") as file:
             pq.write_table(
-                bound.table, file, row_group_size=ROW_GROUP_SIZE, compression="zstd", **_encodings(bound.table)
+                bound.table,
+                file,
+                row_group_size=ROW_GROUP_SIZE,
+                compression="zstd",
+                write_page_checksum=True,
+                **_encodings(bound.table),
             )
         durable.sync_file(path)
         bound.bound_constants.write(PoolPaths(path.parent).constants)
     except pa.ArrowNotImplementedError as error:
         raise InputError(f"the arguments hold a type that Parquet does not: {error}") from error
     except OSError as error:
-        raise MachineError(
-            f"{path} cannot be written: {error.strerror or error}", "free some space, or set --home"
-        ) from error
+        raise refused(error, f"{path} cannot be written", "choose another place: --home") from error
 
 
 def _encodings(table: pa.Table) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,7 @@ def _stored(parameter: Parameter, value: object, text: str | None, files: dict[s
     # A number: any text may be the name of an argument that goes to **kwargs.
     file = f"{len(files):04d}.pickle"
     files[file] = data
-    return [FILE, {"name": file, "bytes": len(data), "kind": type_name(value)}]
+    return [FILE, {"name": file, "bytes": len(data), "crc": zlib.crc32(data), "kind": type_name(value)}]
 
 
 def _of_text(parameter: Parameter, text: str) -> object:

@@ -8,6 +8,7 @@ at the text that only an error has to pay for.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,6 +22,7 @@ from jobpool_cli.errors import InputError, UsageError
 from jobpool_cli.store.arguments import textscan
 from jobpool_cli.store.arguments.jsonlines import parse_json_lines
 from jobpool_cli.store.arguments.raw import RawArguments
+from jobpool_cli.store.arguments.sources import read_whole
 
 STDIN_NAME = "<stdin>"
 
@@ -60,10 +62,10 @@ def read_arguments(source: str, *, format: str | None = None, stdin: BinaryIO | 
             raise InputError("standard input is closed", "name a file, or give the arguments on standard input")
         data = stream.read()
     else:
-        name, path = source, Path(source).expanduser()
+        name, path = source, Path(os.path.expanduser(source))
         suffix = path.suffix.lower()
         format = format or _SUFFIXES.get(suffix)  # noqa: A001
-        data = _read_file(path, name)
+        data = _read(path, name)
     format = format or _sniff(data)  # noqa: A001
     if not data and format != "jsonl":
         needed = "a header line that names the columns" if format in _DELIMITERS else "its columns"
@@ -74,7 +76,7 @@ def read_arguments(source: str, *, format: str | None = None, stdin: BinaryIO | 
     kept = None if path is not None and path.is_file() else data
 
     def reread() -> bytes:
-        return _read_file(Path(source).expanduser(), name) if kept is None else kept
+        return _read(path, name) if path is not None and kept is None else kept or b""
 
     _check_text(data, name)
     if format == "jsonl":
@@ -87,11 +89,10 @@ def read_arguments(source: str, *, format: str | None = None, stdin: BinaryIO | 
     )
 
 
-def _read_file(path: Path, name: str) -> bytes:
+def _read(path: Path, name: str) -> bytes:
     """A file's bytes, or why there are none."""
     try:
-        with path.open("rb") as file:
-            return file.read()
+        return read_whole(path, name)
     except FileNotFoundError:
         raise InputError(f"there is no file {name}", _did_you_mean(path)) from None
     except IsADirectoryError:
@@ -100,6 +101,8 @@ def _read_file(path: Path, name: str) -> bytes:
         raise InputError(f"{name} may not be read: permission denied", f"see who may read it: ls -l {name}") from None
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the path
+        raise InputError(f"{name!r} cannot be read: {error}", "check the path") from None
 
 
 def _did_you_mean(path: Path) -> str:
@@ -219,9 +222,41 @@ def _check_header(header: list[str], line: int, name: str, delimiter: str) -> No
         )
 
 
+def _check_size(metadata: pq.FileMetaData, name: str) -> None:
+    """Refuse what would unpack to more than the machine has: a few bytes can stand for billions of equal rows."""
+    width = sum(map(_bits, metadata.schema.to_arrow_schema().types)) // 8
+    needed = width * metadata.num_rows + sum(
+        metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)
+    )
+    if needed > free_memory():
+        raise InputError(
+            f"{name} does not fit into the memory of this machine: {metadata.num_rows:,} rows take about"
+            f" {needed / 1e9:,.0f} GB",
+            "map a part of it at a time",
+        )
+
+
+def _bits(kind: pa.DataType) -> int:
+    """What a value takes at least, apart from its text."""
+    try:
+        return int(kind.bit_width)
+    except ValueError:
+        return 32
+
+
+def free_memory() -> int:
+    """Return how many bytes the machine could still give."""
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            return 1024 * int(next(line for line in file if line.startswith(b"MemAvailable")).split()[1])
+    except (OSError, StopIteration):
+        return sys.maxsize
+
+
 def _parse_parquet(data: bytes, name: str) -> pa.Table:
     """Read a Parquet file; an index that pandas left without a name is no argument."""
     try:
+        _check_size(pq.read_metadata(pa.BufferReader(data)), name)
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__

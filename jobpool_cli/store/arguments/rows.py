@@ -12,7 +12,7 @@ import pyarrow as pa
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.store.arguments.decoding import NOT_GIVEN, ROWS, decode_column, filler
 from jobpool_cli.store.arguments.signature import Signature
-from jobpool_cli.store.arguments.stored import open_arguments, read_constants
+from jobpool_cli.store.arguments.stored import open_arguments, read_constants, unreadable
 
 # Scattered tasks (a retry) must not make the worker hold the whole file.
 _GROUPS_KEPT = 2
@@ -130,7 +130,7 @@ class TaskArguments:
             try:
                 found = self._file.read_row_group(group).combine_chunks()
             except (OSError, pa.ArrowException) as error:
-                raise DamagedPoolError(f"{self._path} cannot be read: {error}") from error
+                raise unreadable(self._path, error) from error
         self._groups[group] = found
         return found
 

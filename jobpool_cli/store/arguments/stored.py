@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store import durable
 from jobpool_cli.store.arguments.decoding import (
     CONSTANTS,
     DECODERS,
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_ADVICE = "restore it from a copy; the results can be read without it"
+
+
 def read_table(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     """The arguments for people: one plain column per argument, in the order of the user's file.
 
@@ -61,6 +66,20 @@ def read_table(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
             shown = [None if data is None else show(data, field) for data in plain_values(table.column(index))]
             table = table.set_column(index, field.name, texts(shown, presence(shown)))
     return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
+
+
+def check_rows(table: pa.Table, n_jobs: int) -> pa.Table:
+    """Return the arguments of all tasks, if it is those of so many.
+
+    Raises:
+        DamagedPoolError: they are another pool's.
+    """
+    if table.num_columns and table.num_rows != n_jobs:
+        raise DamagedPoolError(
+            f"args.parquet holds the arguments of {table.num_rows} tasks, and pool.json tells of {n_jobs}",
+            "they are not of one pool: restore both from a copy",
+        )
+    return table
 
 
 def read_calls(
@@ -124,7 +143,7 @@ def read_stored(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     try:
         table = file.read() if tasks is None else _take(file, tasks)
     except (OSError, pa.ArrowException) as error:
-        raise DamagedPoolError(f"{path} cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     return table.replace_schema_metadata(schema.metadata)
 
 
@@ -178,13 +197,23 @@ def read_constants(path: Path, schema: pa.Schema, signature: Signature | None = 
         if encoding == "":
             constants[name] = value
         elif encoding == FILE:
-            (constants[name],) = load_pickles([_read_constant(path, value["name"], value["bytes"])])
+            (constants[name],) = load_pickles([_read_constant(path, value)])
         else:
             raw = bytes.fromhex(value) if encoding == PICKLE.decode() else value
             column = pa.field(name, pa.null(), metadata={ENCODING: encoding.encode()})
             parameter = signature.parameter(name) if signature else None
             (constants[name],) = DECODERS[encoding.encode()]([raw], column, parameter)
     return constants
+
+
+def unreadable(path: Path, error: Exception) -> DamagedPoolError:
+    """Return what to raise of arguments that cannot be read."""
+    why = "it is missing" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+    return DamagedPoolError(
+        f"{path} cannot be read: {why}",
+        f"restore it from a copy; the results can be read without it: jobpool results {path.parent.name},"
+        " or jobpool collect --drop-index",
+    )
 
 
 def open_arguments(path: Path) -> tuple[pq.ParquetFile, pa.Schema]:
@@ -194,28 +223,65 @@ def open_arguments(path: Path) -> tuple[pq.ParquetFile, pa.Schema]:
         DamagedPoolError: the file is not readable.
     """
     try:
-        file = pq.ParquetFile(path)
+        os.close(durable.open_old(path))
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise DamagedPoolError(f"{path} cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     return file, file.schema_arrow
 
 
 def _constants_in(schema: pa.Schema) -> dict[str, tuple[str, Any]]:
     """The encoding and the stored value of each constant."""
-    found: dict[str, tuple[str, Any]] = json.loads((schema.metadata or {}).get(CONSTANTS, b"{}"))
+    try:
+        found: dict[str, tuple[str, Any]] = json.loads((schema.metadata or {}).get(CONSTANTS, b"{}"))
+    except ValueError as error:
+        raise DamagedPoolError(f"the constants in args.parquet cannot be read: {error}", _ADVICE) from error
     return found
 
 
-def _read_constant(path: Path, name: str, size: int) -> bytes:
+def check_arguments(path: Path) -> int:
+    """Read the whole file, a row group at a time; return for how many tasks it has arguments.
+
+    Raises:
+        DamagedPoolError: it cannot be read.
+    """
+    file, schema = open_arguments(path)
+    try:
+        for group in range(file.num_row_groups):
+            file.read_row_group(group)
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
+    try:
+        return int((schema.metadata or {}).get(ROWS, file.metadata.num_rows))
+    except ValueError as error:
+        raise unreadable(path, error) from error
+
+
+def check_constants(path: Path) -> None:
+    """Read the files of large constants, without loading what is in them.
+
+    Raises:
+        DamagedPoolError: one is missing, or not as it was written.
+    """
+    _, schema = open_arguments(path)
+    for encoding, value in _constants_in(schema).values():
+        if encoding == FILE:
+            _read_constant(path, value)
+
+
+def _read_constant(path: Path, stored: dict[str, Any]) -> bytes:
+    name, size = stored["name"], stored["bytes"]
     if Path(name).name != name:
         raise DamagedPoolError(f"{path} names a file outside of its pool: {name!r}")
     file = PoolPaths(path.parent).constants / name
     try:
-        data = file.read_bytes()
+        data = durable.read_old(file)
     except OSError as error:
-        raise DamagedPoolError(f"{file} cannot be read: {error.strerror or error}") from error
+        raise DamagedPoolError(f"{file} cannot be read: {error.strerror or error}", _ADVICE) from error
     if len(data) != size:
-        raise DamagedPoolError(f"{file} holds {len(data):,} bytes instead of {size:,}")
+        raise DamagedPoolError(f"{file} holds {len(data):,} bytes instead of {size:,}", _ADVICE)
+    if zlib.crc32(data) != stored["crc"]:
+        raise DamagedPoolError(f"{file} is not as it was written", _ADVICE)
     return data
 
 
@@ -233,6 +299,10 @@ def _take(file: pq.ParquetFile, tasks: Sequence[int]) -> pa.Table:
             for task in inside:
                 position[task] = len(position)
         start = end
+    if file.metadata.num_columns and len(position) < len(wanted):
+        raise DamagedPoolError(
+            f"args.parquet holds the arguments of {start} tasks, and not of task {wanted[-1]}", _ADVICE
+        )
     if not pieces:
         return file.schema_arrow.empty_table()
     return pa.concat_tables(pieces).take(_positions([position[task] for task in tasks]))

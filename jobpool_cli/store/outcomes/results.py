@@ -7,14 +7,15 @@ order of their first tasks, and a value is given out as soon as no later row gro
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
+from jobpool_cli.store.outcomes.opening import opened
 from jobpool_cli.store.outcomes.segments import row_group_bounds
 from jobpool_cli.store.outcomes.table import Int64s, numbers, table_of
 from jobpool_cli.store.state.reader import Segment, StateReader
@@ -34,6 +35,7 @@ class _Piece:
     first: int
     last: int
     read: Callable[[], pa.Table]
+    segment: Segment | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def read_results(
 
     Unpickles: only for a pool that one owns.
 
-    Values that cannot be unpickled do not hide the others: they are passed over, and raise when all else is read.
+    Values that cannot be unpickled, and segments that cannot be read, do not hide the others: they are passed over, and
+    raise when all else is read.
 
     Args:
         paths: the pool.
@@ -92,12 +95,15 @@ def read_results(
     """
     wanted = None if tasks is None else np.unique(np.asarray(tasks, np.int64))
     with reader.snapshot():
+        reader.check_successes()
         segments = reader.segments()
         blobs = reader.inbox_blobs(None if wanted is None or not len(wanted) else (int(wanted[0]), int(wanted[-1]) + 1))
     pieces: list[_Piece] = []
+    damaged: dict[str, DamagedPoolError] = {}
     for segment in segments:
-        if _touches(wanted, segment.first, segment.last):
-            pieces += _row_groups(paths, segment)
+        if _holds(segment, wanted):
+            with _noted(segment, damaged):
+                pieces += _row_groups(paths, segment)
     pieces += [_blob(blob) for blob in blobs]
     held: list[_Held] = []
     unreadable: dict[int, Exception] = {}
@@ -105,10 +111,14 @@ def read_results(
         if not _touches(wanted, piece.first, piece.last):
             continue
         held = yield from _give_out(held, piece.first, unreadable)
-        found = _Held.of(piece.read(), wanted)
-        if len(found.tasks):
-            held.append(found)
+        with _noted(piece.segment, damaged):
+            found = _Held.of(piece.read(), wanted)
+            if len(found.tasks):
+                held.append(found)
     yield from _give_out(held, None, unreadable)
+    for each in damaged.values():
+        more = f" (and {len(damaged) - 1} more files of results)" if len(damaged) > 1 else ""
+        raise DamagedPoolError(each.message + more, each.hint)
     for task, error in unreadable.items():
         others = f" (and those of {len(unreadable) - 1} more tasks)" if len(unreadable) > 1 else ""
         raise DamagedPoolError(
@@ -117,40 +127,43 @@ def read_results(
         ) from error
 
 
+@contextmanager
+def _noted(segment: Segment | None, damaged: dict[str, DamagedPoolError]) -> Iterator[None]:
+    """Note that a segment cannot be read, instead of raising."""
+    try:
+        yield
+    except DamagedPoolError as error:
+        if segment is None:
+            raise
+        damaged.setdefault(segment.file, error)
+
+
+def _holds(segment: Segment, wanted: Int64s | None) -> bool:
+    """Whether a segment holds the result of one of these tasks: one that does not need not be readable."""
+    return wanted is None or any(_touches(wanted, low, high - 1) for low, high in segment.ranges)
+
+
 def _touches(wanted: Int64s | None, first: int, last: int) -> bool:
     return wanted is None or bool(np.searchsorted(wanted, first) < np.searchsorted(wanted, last, "right"))
 
 
 def _row_groups(paths: PoolPaths, segment: Segment) -> list[_Piece]:
-    path = paths.results / segment.file
-    try:
-        # Opened again for each row group: a pool may have more segments than a process may have open files.
-        metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(paths, segment, error) from error
-    bounds = row_group_bounds(metadata) or [(segment.first, segment.last)] * metadata.num_row_groups
+    # Opened again for each row group: a pool may have more segments than a process may have open files.
+    with opened(paths, segment) as file:
+        count, bounds = file.num_row_groups, row_group_bounds(file.metadata)
+    known = bounds or [(segment.first, segment.last)] * count
     return [
-        _Piece(first, last, _row_group_reader(paths, segment, number)) for number, (first, last) in enumerate(bounds)
+        _Piece(first, last, _row_group_reader(paths, segment, number), segment)
+        for number, (first, last) in enumerate(known)
     ]
 
 
 def _row_group_reader(paths: PoolPaths, segment: Segment, number: int) -> Callable[[], pa.Table]:
     def read() -> pa.Table:
-        try:
-            with pq.ParquetFile(paths.results / segment.file) as file:
-                return file.read_row_group(number, [name for name in COLUMNS if name in file.schema_arrow.names])
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(paths, segment, error) from error
+        with opened(paths, segment) as file:
+            return file.read_row_group(number, [name for name in COLUMNS if name in file.schema_arrow.names])
 
     return read
-
-
-def _damaged(paths: PoolPaths, segment: Segment, error: Exception) -> DamagedPoolError:
-    return DamagedPoolError(
-        f"{paths.results / segment.file} cannot be read: {str(error).splitlines()[0]};"
-        f" it holds results of {segment.rows} tasks between {segment.first} and {segment.last}",
-        "restore the file from a copy; the other segments are not affected",
-    )
 
 
 def _blob(blob: bytes) -> _Piece:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobpool_cli.errors import DamagedPoolError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.outcomes.compression import leaves_of
+from jobpool_cli.store.outcomes.opening import opened
 from jobpool_cli.store.outcomes.table import batch_in, spread_out, table_of, united_pickle_field
 from jobpool_cli.store.state.reader import StateReader
 
@@ -51,6 +51,7 @@ def write_segment(tables: Sequence[pa.Table], path: Path) -> int:
                 column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
                 write_statistics=["task", "started"],
                 data_page_size=PAGE_BYTES,
+                write_page_checksum=True,
             ) as writer,
         ):
             writer.write_table(pa.concat_tables(tables), row_group_size=ROW_GROUP_ROWS)
@@ -114,29 +115,23 @@ def read_outcomes(
     """
     wanted = list(columns) if columns is not None else None
     with reader.snapshot():
+        reader.check_successes()
         segments = reader.segments()
         blobs = reader.inbox_blobs(tasks)
     for segment in segments:
         if tasks is not None and (segment.last < tasks[0] or segment.first >= tasks[1]):
             continue
-        try:
+        with opened(paths, segment) as file:
             # Not pq.read_table(): it would import pandas by way of pyarrow.dataset.
-            with pq.ParquetFile(paths.results / segment.file) as file:
-                known = row_group_bounds(file.metadata)
-                groups = [
-                    number
-                    for number, (low, high) in enumerate(known or [])
-                    if tasks is not None and low < tasks[1] and high >= tasks[0]
-                ]
-                read = tasks is None or known is None
-                table = file.read(wanted) if read else file.read_row_groups(groups, wanted)
-            yield table
-        except (OSError, pa.ArrowException) as error:
-            raise DamagedPoolError(
-                f"{paths.results / segment.file} cannot be read: {str(error).splitlines()[0]};"
-                f" it holds results of {segment.rows} tasks between {segment.first} and {segment.last}",
-                "restore the file from a copy; the other segments are not affected",
-            ) from error
+            known = row_group_bounds(file.metadata)
+            groups = [
+                number
+                for number, (low, high) in enumerate(known or [])
+                if tasks is not None and low < tasks[1] and high >= tasks[0]
+            ]
+            read = tasks is None or known is None
+            table = file.read(wanted) if read else file.read_row_groups(groups, wanted)
+        yield table
     for blob in blobs:
         table = table_of(blob)
         yield table if wanted is None else table.select(wanted)

@@ -24,7 +24,8 @@ CREATE TABLE inbox (
     rows      INTEGER NOT NULL,
     ranges    TEXT NOT NULL,            -- JSON: half-open ranges of task numbers
     kind      TEXT NOT NULL,            -- result type; blobs of one kind share segments
-    outcomes  BLOB NOT NULL
+    outcomes  BLOB NOT NULL,
+    crc       INTEGER NOT NULL          -- CRC-32 of the outcomes
 ) STRICT;
 
 -- The files of results/. A file that is not listed here does not belong to the pool.
@@ -35,7 +36,8 @@ CREATE TABLE segments (
     last    INTEGER NOT NULL,
     rows    INTEGER NOT NULL,
     ranges  TEXT NOT NULL,
-    bytes   INTEGER NOT NULL
+    bytes   INTEGER NOT NULL,
+    footer  INTEGER                     -- CRC-32 of the Parquet footer; the pages bear checksums of their own
 ) STRICT;
 
 -- Successes per code version.
