@@ -27,7 +27,7 @@ class BootFailed:
 
 @dataclass(frozen=True)
 class Refused:
-    """A worker cannot write to the pool, and waiting would not help: ``number`` is the system's for the reason."""
+    """A worker cannot write to the pool: ``number`` is the system's for the reason."""
 
     slot: int
     number: int

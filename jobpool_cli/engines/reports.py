@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jobpool_cli.engines.base import BootFailed, EngineEvent, Outcomes, Ready, Refused
+from jobpool_cli.errors import REFUSALS
 from jobpool_cli.layout import TEMPORARY_PREFIX
 from jobpool_cli.store.ranges import Range, merged, without
 from jobpool_cli.store.slots import IDLE, POSITION_BITS, POSITION_MASK
@@ -120,7 +121,7 @@ class Reports:
                     return Ready(self._slot)
                 case "boot-failed" if not self.booted:
                     return BootFailed(self._slot, _text(frame.body["message"]), _text(frame.body["hint"]))
-                case "refused":
+                case "refused" if frame.body["number"] in REFUSALS:
                     return Refused(self._slot, _number(frame.body["number"]), _text(frame.body["message"]))
                 case "outcomes" if self.booted:
                     return self._outcomes(frame)

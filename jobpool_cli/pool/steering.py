@@ -284,7 +284,7 @@ class PoolSteering(PoolView):
         while self.is_live():
             status = self.snapshot()
             goes_on = status.state in (PoolState.RUNNING, PoolState.PAUSED) and status.reason != SHUTTING_DOWN
-            if goes_on and not self.is_held():
+            if goes_on and not self._is_held():
                 raise ConflictError(f"{self.name} goes on: it was resumed before it had shut down")
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(f"{self.name} did not end within {timeout:g} s", "its running tasks go on")
@@ -361,7 +361,7 @@ class PoolSteering(PoolView):
                     return {}
                 with contextlib.suppress(ConflictError):
                     _launch(self.paths)
-            elif time.monotonic() >= asked + HELD_SECONDS and self.is_held():
+            elif time.monotonic() >= asked + HELD_SECONDS and self._is_held():
                 # What was asked for is done, and cannot be written down.
                 if action == "shutdown":
                     return {}

@@ -60,7 +60,7 @@ class PoolView:
         """Return whether a supervisor works on the pool."""
         return is_held(self.paths.lock)
 
-    def is_held(self) -> bool:
+    def _is_held(self) -> bool:
         """Return whether a full disk keeps the pool's supervisor from going on."""
         return self.is_live() and refusals(self.paths.slots)[0] != 0
 

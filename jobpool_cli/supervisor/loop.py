@@ -240,7 +240,10 @@ class Supervisor:
                 self._stop_reason = f"the UDF does not load: {message.strip().splitlines()[-1]}"
                 self._feed(StopAsked(kill=True))
             case Refused(_, number, message):
-                raise DiskError(number, message)
+                refusal = DiskError(number, message)
+                if not refusal.may_pass:
+                    raise refusal
+                self._recorder.hold(number)
             case Outcomes():
                 self._take_outcomes(event)
             case Lost():

@@ -46,6 +46,8 @@ INLINE_BYTES = 8 << 20
 INLINE_WHOLE_BYTES = 32 << 20
 # A page of Parquet has less than 2 GiB, and a text, bytes, a pickle or an array of one result is in one page.
 LARGEST_RESULT_BYTES = 2_000_000_000
+# What Arrow counts as bytes of a single text besides its own: where it begins and ends.
+OFFSETS_BYTES = 16
 
 
 @dataclass
@@ -174,7 +176,7 @@ class Outbox:
         return batch
 
     def tell_refusal(self, number: int, message: str) -> None:
-        """Tell the supervisor that the disk does not take what this worker writes, and that waiting would not help."""
+        """Tell the supervisor that the disk does not take what this worker writes."""
         with self._lock:
             send_frame(self._channel, "refused", {"number": number, "message": message})
 
@@ -365,7 +367,7 @@ def _compressed(outcomes: pa.RecordBatch, whole: int) -> tuple[bool, int]:
         for name, column in zip(outcomes.schema.names, outcomes.columns, strict=True)
         for leaf in leaves_of(name, [column])
     ]
-    largest = max(leaf.size for leaf in leaves)
+    largest = max(leaf.size for leaf in leaves) - OFFSETS_BYTES
     if largest > LARGEST_RESULT_BYTES:
         raise _too_large(f"{largest:,}")
     size = sum(int(leaf.size * leaf.ratio) for leaf in leaves)

@@ -17,10 +17,11 @@ from tests.faults.ledger import scaled
 from tests.helpers import marked
 
 FULL_SECONDS = 30.0
-# Prints, so that logs grow as well; held from its twentieth task on.
+# Prints now and then, so that logs grow as well, and fails now and then; held from its twentieth task on.
 CHATTY = (
-    "def f(x: int) -> int:\n    _audit()\n    print('task', x, '.' * 500)\n"
-    "    if x >= 20:\n        _wait_for('go')\n    return x * x\n"
+    "def f(x: int) -> int:\n    _audit()\n    if x >= 20:\n        _wait_for('go')\n        time.sleep(0.005)\n"
+    "    if x % 50 == 0:\n        print('task', x, '.' * 5000)\n"
+    "    if x % 5 == 2:\n        raise ValueError(x)\n    return x * x\n"
 )
 LARGE_BYTES = 10 << 20
 LARGE = (
@@ -52,7 +53,7 @@ def test_a_full_disk_pauses_the_pool_and_it_goes_on_by_itself_when_there_is_room
             faults.injected()
             faults.release("go")
             faults.until(lambda: pool.snapshot().state is PoolState.PAUSED, FULL_SECONDS, "the pool is paused")
-            shown = len(faults.look(pool))
+            shown, begun = len(faults.look(pool)), len(faults.ran())
             status = faults.jobpool("status", "pool", home=small).stdout
             assert "paused" in status
             assert "disk full" in status
@@ -63,12 +64,14 @@ def test_a_full_disk_pauses_the_pool_and_it_goes_on_by_itself_when_there_is_room
             assert "disk full" in refused.stderr
             assert "hint: free some space" in refused.stderr
             assert pool.is_live()
+            assert len(faults.ran()) <= begun + 4, "nothing more is handed out"
         faults.until(lambda least=shown: len(faults.look(pool)) > least or not pool.is_live(), FULL_SECONDS)  # type: ignore[misc]
         if not pool.is_live():
             break
         faults.until(lambda: pool.snapshot().state is not PoolState.PAUSED, FULL_SECONDS, "it goes on")
     faults.ended(pool)
-    assert pool.snapshot().counts[TaskState.SUCCESS] == many
+    assert pool.snapshot().counts[TaskState.SUCCESS] == many * 4 // 5
+    assert {failure.type for failure in pool.failures(history=True)} == {"ValueError"}
     assert set(faults.audit().values()) == {1}
     assert {attempt for _, attempt in faults.audit()} == {1}, "nobody was blamed, and nothing ran again"
     faults.check(pool)

@@ -31,7 +31,6 @@ from tests.faults.injection import stopped
 from tests.faults.pool_model import FAILED, Code, Options, PoolModel
 from tests.helpers import supervisors
 
-SCENARIO = 17
 MOST_POOLS = 2
 # How often each thing is done; hypothesis by itself would choose few kinds for an example and many of a kind.
 DEEDS = {
@@ -59,7 +58,7 @@ class PoolsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         """Keep the example's pools in a folder of its own."""
         super().__init__()
-        self.faults = Faults(Path(tempfile.mkdtemp(prefix="jobpool-machine-")), SCENARIO)
+        self.faults = Faults(Path(tempfile.mkdtemp(prefix="jobpool-machine-")), 17)
         self.models: list[PoolModel] = []
         self.made = 0
 
@@ -348,7 +347,7 @@ TOUR = (
 )  # fmt: skip
 
 
-@pytest.mark.scenario(SCENARIO)
+@pytest.mark.scenario(17)
 def test_a_pool_to_which_everything_is_done_keeps_to_its_model() -> None:
     """Scenario 17: every deed of the state machine once, in an order in which it matters."""
     for seed in range(1, ledger.scaled(2, 11)):
@@ -363,7 +362,7 @@ def test_a_pool_to_which_everything_is_done_keeps_to_its_model() -> None:
         machine.teardown()
 
 
-@pytest.mark.scenario(SCENARIO)
+@pytest.mark.scenario(17)
 def test_whatever_is_done_to_pools_they_keep_to_their_model() -> None:
     """Scenario 17: map, kill, retry, cancel, resume, collect, rm and their like in any order, against a model."""
     run_state_machine_as_test(
