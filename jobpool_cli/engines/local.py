@@ -339,6 +339,9 @@ class LocalEngine:
             elif now >= process.kill_at:
                 process.started |= descendants(process.popen.pid)
                 process.signal(signal.SIGKILL)
+        elif self.deaf:
+            # What it has to say for itself may lie unread.
+            process.heard_at = now
         elif not process.booted and now - process.assigned_at > import_seconds():
             self._condemn(process, IMPORT, self._views[slot][POSITION])
         elif process.distrusted:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 import stat
 from bisect import bisect_right
@@ -28,6 +27,8 @@ from jobpool_cli.store.slots import IDLE, POSITION_BITS, POSITION_MASK
 from jobpool_cli.worker.protocol import BatchOrder, Frame, ProtocolError
 
 INT64_MAX = 2**63 - 1
+# Thirty years: no batch has taken longer.
+LONGEST_SECONDS = 1e9
 # What one field of a failure may hold at most: above what ``worker.failure`` cuts it to, and bounded.
 MAX_FIELD_CHARACTERS = 2_000_000
 _SEGMENT_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + r"[0-9a-f]{12}-segment\.parquet")
@@ -102,7 +103,7 @@ class Reports:
         """Return the (batch, position) that its slot shows, None if it shows none that the worker can be at."""
         handed = self._handed.get(word >> POSITION_BITS) if word != IDLE else None
         position = word & POSITION_MASK
-        return (handed.order.batch, position) if handed is not None and position < handed.size else None
+        return (handed.order.batch, position) if handed and handed.done <= position < handed.size else None
 
     # --- what it says
 
@@ -143,6 +144,7 @@ class Reports:
         failed = merged((task, task + 1) for task in map(handed.task_at, positions))
         if claimed != without(merged(handed.ranges(handed.done, upto)), failed):
             raise ProtocolError("outcomes of tasks that it did not have, or not of all that it had")
+        body["ranges"] = claimed
         rows = sum(high - low for low, high in claimed)
         if _number(body["rows"]) != rows:
             raise ProtocolError("outcomes that are not as many as it says")
@@ -192,7 +194,7 @@ def _number(value: object, low: int = 0, high: int = INT64_MAX) -> int:
 
 
 def _seconds(value: object) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < LONGEST_SECONDS:
         raise ProtocolError(f"a time that is none: {value!r:.40}")
 
 

@@ -63,7 +63,8 @@ class Control:
         self._scheduler = scheduler
         self._must_end = must_end
         self._taken: set[str] = set()
-        self._answered: list[Path] = []
+        self._answered: dict[Path, str] = {}
+        """Files of requests that are carried out and not yet recorded, and what they ask for."""
         self._cancelled = 0
         self.stop_reason = ""
 
@@ -84,7 +85,7 @@ class Control:
                     # There is no room on the disk: it waits.
                     self._taken.discard(path.name)
                     continue
-                self._answered.append(path)
+                self._answered[path] = request.action
         return bool(found)
 
     def _goes_on(self) -> bool:
@@ -100,9 +101,16 @@ class Control:
         self._cancelled += sum(high - low for low, high in ranges)
 
     def committed(self) -> None:
-        """Remove the files of requests whose answers are on the disk, or that are carried out with this supervisor."""
+        """Remove the files of requests whose answers are on the disk."""
         for path in self._answered:
             self._remove(path)
+        self._answered.clear()
+
+    def ended_unrecorded(self) -> None:
+        """Leave to the next supervisor what this one could not record: all but its own end, which whoever asked has."""
+        for path, action in self._answered.items():
+            if action == "shutdown":
+                self._remove(path)
         self._answered.clear()
 
     def _remove(self, path: Path) -> None:
@@ -195,8 +203,11 @@ class Control:
             files = list(damaged_segments(self._paths, [each for each in reader.segments() if each.file in named]))
             blobs = list(reader.damaged_blobs())
             by_udf = results_by_udf(self._paths, reader, files, blobs) if files or blobs else {}
-        for file in files:
-            set_aside(self._paths, self._paths.results / file)
+        with self._recorder.attempt() as moved:
+            for file in files:
+                set_aside(self._paths, self._paths.results / file)
+        if not moved.done:
+            return False
         with self._recorder.attempt() as attempt, self._writer.transaction():
             again = self._writer.take_up_successes(files, blobs, by_udf) if files or blobs else []
             if again:

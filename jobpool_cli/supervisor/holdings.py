@@ -44,6 +44,12 @@ class Outstanding:
         """The position at which each range begins."""
         return [0, *accumulate(high - low for low, high in self.order.ranges)]
 
+    def running_at(self, batch: int | None, position: int | None) -> int | None:
+        """Return the position of this batch at which its worker was, None if that was between tasks or in another."""
+        if batch != self.order.batch or position is None:
+            return None
+        return position if self.done <= position < self.size else None
+
     def task_at(self, position: int) -> int:
         """Return the task at a position."""
         index = bisect_right(self._offsets, position) - 1

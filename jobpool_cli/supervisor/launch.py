@@ -178,7 +178,9 @@ def _environment() -> dict[str, str]:
 def _read_line(fd: int) -> bytes:
     with open(fd, "rb") as pipe:
         limit = import_seconds()
-        if not select.select([pipe], [], [], min(NOTE_SECONDS, limit / 2))[0] and sys.stderr is not None:
+        answers = select.poll()  # select.select knows no descriptor above 1023
+        answers.register(pipe, select.POLLIN)
+        if not answers.poll(1000 * min(NOTE_SECONDS, limit / 2)) and sys.stderr is not None:
             note = f"jobpool: the first worker is still importing the function ({limit:g} s at most); Ctrl-C gives up"
             print(note, file=sys.stderr, flush=True)
         return pipe.readline()

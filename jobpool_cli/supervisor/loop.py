@@ -178,8 +178,7 @@ class Supervisor:
                     break
             self._change(partial(self._writer.set_stop_reason, self._stop_reason or self._control.stop_reason))
             if not self._commit(at_last=True):
-                # Who asked for this end has it; what is not in the books will run again.
-                self._control.committed()
+                self._control.ended_unrecorded()
             self._recorder.end(None)
         except Exception as error:
             self._recorder.end(error)
@@ -218,7 +217,8 @@ class Supervisor:
                 return
         except BlockingIOError:
             return
-        if self._stop_reason and not self._scheduler.stopping:
+        if self._stop_reason:
+            # Also in the middle of a shutdown that lets tasks end: the machine will not wait for them.
             self._feed(StopAsked(kill=True))
 
     def _mind_the_disk(self) -> None:
@@ -237,7 +237,7 @@ class Supervisor:
                 self._sealer.warm_up()
             case BootFailed(_, message, hint):
                 self._report(Report(ok=False, kind="input", message=message, hint=hint))
-                self._stop_reason = f"the UDF does not load: {message.strip().splitlines()[-1]}"
+                self._stop_reason = f"the UDF does not load: {(message.strip() or 'no reason given').splitlines()[-1]}"
                 self._feed(StopAsked(kill=True))
             case Refused(_, number, message):
                 refusal = DiskError(number, message)

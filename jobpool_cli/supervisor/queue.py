@@ -77,9 +77,12 @@ class Queue:
         return self._ranges[0].cap == 1
 
     def bring_a_distant_one_first(self) -> None:
-        """Have the middle of the widest range come first, alone."""
-        index = max(range(len(self._ranges)), key=lambda each: self._ranges[each].size)
-        widest = self._ranges[index]
+        """Have the middle of the widest range come first, alone; where all are single tasks, one of the middle."""
+        index, widest = max(enumerate(self._ranges), key=lambda pair: pair[1].size)
+        if widest.size == 1:
+            # Those that crashed stay at the end, where they are looked for.
+            index = len(self._ranges) // 2
+            widest = self._ranges[index]
         middle = (widest.low + widest.high) // 2
         del self._ranges[index]
         for low, high in ((middle + 1, widest.high), (widest.low, middle)):

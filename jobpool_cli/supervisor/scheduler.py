@@ -2,7 +2,7 @@
 
 It knows no process, file or clock: ``handle(event, now)`` returns what the loop shall do. Three rules give the speed:
 
-- batches aim at ``TARGET_SECONDS`` of work and grow eightfold at most from one to the next (function times are
+- batches aim at ``pace.TARGET_SECONDS`` of work and grow eightfold at most from one to the next (function times are
   unknown at first);
 - a worker with short tasks always has one batch more than it runs;
 - near the end batches shrink (guided self-scheduling), and what is left in the hands of a busy worker is taken back
@@ -14,7 +14,6 @@ ran is blamed; everything that a worker holds comes back when it goes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import singledispatchmethod
 
@@ -50,20 +49,9 @@ from jobpool_cli.supervisor.events import (
 )
 from jobpool_cli.supervisor.fuse import Fuse
 from jobpool_cli.supervisor.holdings import MAX_BATCH_TASKS, History, Outstanding, Pending, Worker
+from jobpool_cli.supervisor.pace import Boots, Pace
 from jobpool_cli.supervisor.queue import Queue
 from jobpool_cli.worker.protocol import BatchOrder
-
-TARGET_SECONDS = 0.2
-GROWTH = 8
-# Above this a task is so long that fetching the next one afterwards costs nothing, and holding one ahead might.
-AHEAD_BELOW_SECONDS = 0.1
-# Taking back the tail of a running batch costs a millisecond: not worth it for less work than this.
-TRIM_ABOVE_SECONDS = 0.005
-ESTIMATE_WEIGHT = 0.4
-MAX_BOOT_DEATHS = 3
-# Once a worker has loaded the code it is not the code that kills those that boot: the next ones come more slowly.
-MAX_LATER_BOOT_DEATHS = 12
-MAX_BACKOFF_SECONDS = 10.0
 
 
 class Scheduler:
@@ -86,12 +74,10 @@ class Scheduler:
         self._next_batch = 1
         self._pending = Queue()
         self._histories: dict[int, History] = {}
-        self._seconds_per_task: float | None = None
+        self._pace = Pace()
         self._booting = 0
         """Workers that were started and are not ready."""
-        self._boot_deaths = 0
-        self._max_boot_deaths = MAX_BOOT_DEATHS
-        self._blameless_losses = 0
+        self._boots = Boots()
         self._suspects: set[int] = set()
         """Tasks that ran since something did harm, and are not recorded: each batch of theirs runs by itself."""
         self._fuse = Fuse(slots)
@@ -154,8 +140,7 @@ class Scheduler:
     def _worker_ready(self, event: WorkerReady) -> None:
         self._workers[event.slot].ready = True
         self._booting -= 1
-        self._boot_deaths = 0
-        self._max_boot_deaths = MAX_LATER_BOOT_DEATHS
+        self._boots.succeeded()
 
     @_on.register
     def _tasks_added(self, event: TasksAdded) -> None:
@@ -225,16 +210,17 @@ class Scheduler:
             return
         fresh = event.upto - batch.done
         if fresh > 0:
-            self._learn(event.busy / fresh)
+            self._pace.learn(event.busy / fresh)
+            self._boots.worked()
             self._fuse.ended(fresh)
         batch.done = event.upto
         for position, _state in event.failed:
             self._settle_failure(event.slot, batch, batch.task_at(position))
         if event.final:
             if self._suspects:
-                self._suspects.difference_update(task for each in batch.order.ranges for task in range(*each))
+                begun = batch.slices(0, batch.done)
+                self._suspects.difference_update(task for low, high in begun for task in range(low, high))
             self._workers[event.slot].batches.remove(batch)
-            self._blameless_losses = 0
             self._return_positions(batch, batch.done, batch.size, batch.order.attempt)
         # What could not be taken back while the worker was between two tasks may be by now.
         worker = self._workers[event.slot]
@@ -281,18 +267,21 @@ class Scheduler:
         blamed = self._lose_doubtful(event, held) if doubtful else self._lose(event, held)
         if not event.booted:
             self._count_boot_death(event.cause)
+        elif event.cause is LossCause.CRASH and event.unbegun and not held and self._boots.died_idle():
+            self._abort(f"{self._boots.idle_deaths} workers in a row died before they began a task")
         self._stop_if_all_crash()
         if event.cause in (LossCause.CRASH, LossCause.UNSTARTED) and not blamed:
-            self._blameless_losses += 1
+            self._boots.lost_blameless()
         if self._needed(event.slot):
-            self._spawn(event.slot, self._backoff(blamed=blamed))
+            self._spawn(event.slot, self._boots.backoff(blamed=blamed))
 
     def _lose(self, event: WorkerLost, held: Sequence[Outstanding]) -> bool:
         """Take back what a worker held that is gone; return whether a task is blamed for it."""
         blamed = False
         for batch in held:
-            if batch.order.batch == event.batch and event.position is not None and event.position < batch.size:
-                self._lose_running(event, batch, max(event.position, batch.done))
+            position = batch.running_at(event.batch, event.position)
+            if position is not None:
+                self._lose_running(event, batch, position)
                 blamed = True
             elif batch is not held[0]:
                 self._return_positions(batch, 0, batch.size, batch.order.attempt)
@@ -307,19 +296,20 @@ class Scheduler:
             # The machine takes no more processes: the pool goes on with those that it has. On a full disk none has a
             # log; there will be room.
             return
-        self._boot_deaths += 1
-        if self._boot_deaths >= self._max_boot_deaths:
-            self._effects.append(Abort(f"{self._boot_deaths} worker processes in a row died before they were ready"))
-            self.stopping = True
+        if self._boots.died():
+            self._abort(f"{self._boots.deaths} worker processes in a row died before they were ready")
+
+    def _abort(self, reason: str) -> None:
+        self._effects.append(Abort(reason))
+        self.stopping = True
+        self._recall()
 
     def _stop_if_all_crash(self) -> None:
         if self._fuse.blown and self._pending and not (self.stopping or self.cancelling):
-            self._effects.append(Abort(
+            self._abort(
                 f"{self._fuse.given_up} tasks in a row crashed their workers, and no other task ended meanwhile;"
                 " their errors say how, and resume goes on all the same"
-            ))  # fmt: skip
-            self.stopping = True
-            self._recall()
+            )
 
     def _lose_running(self, event: WorkerLost, batch: Outstanding, position: int) -> None:
         """Blame the task at a position; what the worker had finished but not sent runs again, unblamed."""
@@ -358,8 +348,8 @@ class Scheduler:
         """
         suspects: list[tuple[Outstanding, int]] = []
         for batch in held:
-            runs = batch.order.batch == event.batch and event.position is not None
-            suspects.append((batch, min(max(event.position or 0, batch.done) + 1 if runs else batch.size, batch.size)))
+            position = batch.running_at(event.batch, event.position)
+            suspects.append((batch, batch.size if position is None else position + 1))
         count = sum(stop - batch.done for batch, stop in suspects)
         if count == 1:
             batch = next(batch for batch, stop in suspects if stop > batch.done)
@@ -369,7 +359,7 @@ class Scheduler:
         for batch, stop in reversed(suspects):
             self._suspects.update(task for low, high in batch.slices(batch.done, stop) for task in range(low, high))
             self._return_positions(batch, stop, batch.size, batch.order.attempt)
-            last = stop - 1 if batch.order.batch == event.batch else stop
+            last = stop if batch.running_at(event.batch, event.position) is None else stop - 1
             self._repeat_positions(batch, batch.done, last, cap=max(1, count // 2))
             self._repeat_positions(batch, last, stop, cap=1)
         return False
@@ -440,11 +430,6 @@ class Scheduler:
         self._booting += 1
         self._effects.append(Spawn(slot, delay))
 
-    def _backoff(self, *, blamed: bool) -> float:
-        if blamed or not self._blameless_losses:
-            return 0.0
-        return min(MAX_BACKOFF_SECONDS, 0.05 * 2.0 ** min(self._blameless_losses - 1, 10))
-
     def _kill_busy(self, cause: LossCause) -> None:
         for slot, worker in enumerate(self._workers):
             if worker.batches:
@@ -474,27 +459,16 @@ class Scheduler:
         for slot in range(len(self._workers)):
             if self._needed(slot):
                 self._spawn(slot)
-        for depth in (1, 2):
+        # Among suspects one at a time, so that it is clear which of them does harm.
+        for depth in range(1, 1 + (1 if self._suspects else self._pace.depth)):
             for slot, worker in enumerate(self._workers):
-                if worker.ready and len(worker.batches) < depth <= self._depth():
+                if worker.ready and len(worker.batches) < depth:
                     self._send(slot, worker)
-
-    def _depth(self) -> int:
-        if self._suspects:
-            return 1  # so that it is clear which of them does harm
-        return 2 if self._seconds_per_task is not None and self._seconds_per_task < AHEAD_BELOW_SECONDS else 1
-
-    def _batch_size(self, worker: Worker) -> int:
-        if self._seconds_per_task is None:
-            return 1
-        wanted = TARGET_SECONDS / max(self._seconds_per_task, 1e-9)
-        guided = self._pending.tasks / (2 * len(self._workers))
-        return max(1, min(MAX_BATCH_TASKS, math.ceil(min(wanted, guided)), max(1, worker.last_size) * GROWTH))
 
     def _send(self, slot: int, worker: Worker) -> None:
         if not self._pending:
             return
-        size = self._batch_size(worker)
+        size = self._pace.batch_size(worker.last_size, self._pending.tasks / (2 * len(self._workers)))
         if self._fuse.doubtful:
             size = 1
             if not (self._fuse.insists and self._pending.bring_a_crashed_one_first()):
@@ -517,13 +491,7 @@ class Scheduler:
                 return
         for slot, worker in enumerate(self._workers):
             batch = worker.batches[0] if worker.batches else None
-            if batch and not batch.asked_back:
-                left = batch.size - batch.done - 1
-                if left > 0 and left * (self._seconds_per_task or 0.0) > TRIM_ABOVE_SECONDS:
-                    batch.asked_back = True
-                    self._effects.append(Trim(slot, batch.order.batch))
-                    return
-
-    def _learn(self, seconds: float) -> None:
-        known = self._seconds_per_task
-        self._seconds_per_task = seconds if known is None else known + ESTIMATE_WEIGHT * (seconds - known)
+            if batch and not batch.asked_back and self._pace.is_worth_trimming(batch.size - batch.done - 1):
+                batch.asked_back = True
+                self._effects.append(Trim(slot, batch.order.batch))
+                return

@@ -26,8 +26,8 @@ _PACKAGE = os.path.dirname(errors.__file__) + os.sep
 def qualified_name(kind: type[BaseException]) -> str:
     """Return the exception type's name, with its module unless it is a builtin."""
     if kind.__module__ in ("builtins", "__main__", "jobpool_cli.errors"):
-        return _sound(kind.__qualname__)
-    return _sound(f"{kind.__module__}.{kind.__qualname__}")
+        return sound(kind.__qualname__)
+    return sound(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -47,8 +47,8 @@ def describe(error: BaseException) -> dict[str, Any]:
         frames, notes = "".join(traceback.format_tb(own)), ""
     return {
         "type": qualified_name(type(error)),
-        "message": _cut(_sound(f"{message}\n{notes}" if notes else message), MESSAGE_LIMIT),
-        "frames": _cut(_sound(frames), FRAMES_LIMIT),
+        "message": cut(sound(f"{message}\n{notes}" if notes else message), MESSAGE_LIMIT),
+        "frames": cut(sound(frames), FRAMES_LIMIT),
         "where": _deepest_user_frame(own),
         "exception": _pickled(error),
     }
@@ -71,7 +71,7 @@ def unstorable(result: object, error: BaseException) -> ResultNotStorable:
         return error
     return ResultNotStorable(
         f"the function returned a {type(result).__qualname__}, which cannot be stored:"
-        f" {type(error).__name__}: {_sound(_text_of(error))}; return plain data, a table, or something that pickles"
+        f" {type(error).__name__}: {sound(_text_of(error))}; return plain data, a table, or something that pickles"
     )
 
 
@@ -103,7 +103,7 @@ def _deepest_user_frame(frames: TracebackType | None) -> list[Any] | None:
     while frames is not None:
         code = frames.tb_frame.f_code
         if not code.co_filename.startswith(_PACKAGE) and not is_library(code.co_filename):
-            found = [_sound(code.co_filename), frames.tb_lineno or 0, _sound(code.co_qualname)]
+            found = [sound(code.co_filename), frames.tb_lineno or 0, sound(code.co_qualname)]
         frames = frames.tb_next
     return found
 
@@ -121,12 +121,13 @@ def _pickled(error: BaseException) -> str | None:
     return base64.b64encode(data).decode() if data is not None else None
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """Replace what cannot be written as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """Leave out the middle of a text that is longer than so many characters."""
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]}\n[... {len(text) - limit} characters cut ...]\n{text[-limit // 2 :]}"

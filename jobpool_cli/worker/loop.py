@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import stat
 import sys
@@ -35,7 +34,7 @@ from jobpool_cli.store.slots import (
 from jobpool_cli.store.snapshot import read_snapshot, verify_snapshot
 from jobpool_cli.worker import context
 from jobpool_cli.worker.capture import OutputCapture, StopTask
-from jobpool_cli.worker.failure import describe, exit_code_of
+from jobpool_cli.worker.failure import FRAMES_LIMIT, cut, describe, exit_code_of, sound
 from jobpool_cli.worker.importing import limited_import
 from jobpool_cli.worker.loading import load_snapshot
 from jobpool_cli.worker.outbox import BatchOutcomes, Outbox
@@ -86,12 +85,14 @@ class Worker:
 
     def _exit_of_task(self, status: int) -> NoReturn:
         """What `os._exit` is to a task: what others before it have finished is sent first, and not run again."""
-        if not self._forked:
-            # In a thread of its own: the one that calls this may hold what sending takes.
-            sending = threading.Thread(target=self._outbox.flush, kwargs={"final": False}, daemon=True)
-            sending.start()
-            sending.join(LAST_FLUSH_SECONDS)
-        self._exit_at_once(status)
+        try:
+            if not self._forked:
+                # In a thread of its own: the one that calls this may hold what sending takes.
+                sending = threading.Thread(target=self._outbox.flush, kwargs={"final": False}, daemon=True)
+                sending.start()
+                sending.join(LAST_FLUSH_SECONDS)
+        finally:
+            self._exit_at_once(status)
 
     def _current(self) -> context.TaskContext | None:
         order, done = self._order, self._done
@@ -113,10 +114,12 @@ class Worker:
             if isinstance(error, StopTask) or isinstance(error.__context__, StopTask):
                 # Somebody sent SIGTERM: that says nothing of the code.
                 self._exit_at_once(STOPPED_EXIT_CODE)
-            text = getattr(error, "message", None) or traceback.format_exc()
+            text, hint = traceback.format_exc(), ""
+            if isinstance(error, JobPoolError):
+                text, hint = error.message, error.hint
+            text, hint = sound(text), sound(hint)
             print(text, file=sys.stderr)  # noqa: T201 - to the worker's log
-            hint = error.hint if isinstance(error, JobPoolError) else ""
-            send_frame(self._outcomes, "boot-failed", {"message": str(text), "hint": hint})
+            send_frame(self._outcomes, "boot-failed", {"message": cut(text, FRAMES_LIMIT), "hint": hint})
             return False
         send_frame(self._outcomes, "ready", {})
         self._outbox.start()
@@ -149,8 +152,6 @@ class Worker:
 
     def _serve(self) -> None:
         while True:
-            # A first look without waiting costs less than the poll that a busy loop would otherwise do.
-            select.select([self._orders], [], [])
             message = self._orders.recv(1 << 20)
             if not message:
                 return

@@ -177,7 +177,8 @@ def test_a_snapshot_that_leads_out_of_its_folder_is_damaged(tmp_path: Path, name
 
 # strace's lines: 12 openat(AT_FDCWD, "/x/y", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5
 MADE = re.compile(
-    r'(?:openat|open|creat|mkdir|mkdirat)\((?:AT_FDCWD, |\d+, )?"([^"]*)"(?:, [A-Z_|]*O_CREAT[A-Z_|]*)?, (0\d*)(?:\)| <unfinished)'
+    r'(?:openat|open|creat|mkdir|mkdirat)\((?:AT_FDCWD, |\d+, )?"([^"]*)"(?:, [A-Z_|]*O_CREAT[A-Z_|]*)?, '
+    r"(0\d*)(?:\)| <unfinished)"
 )
 CHANGED = re.compile(r'f?chmod(?:at)?\((?:AT_FDCWD, )?(?:"[^"]*"|\d+), (0\d*)')
 

@@ -45,7 +45,8 @@ from jobpool_cli.supervisor.events import (
     WorkerReady,
 )
 from jobpool_cli.supervisor.fuse import TASKS
-from jobpool_cli.supervisor.scheduler import MAX_BOOT_DEATHS, Scheduler
+from jobpool_cli.supervisor.pace import MAX_BOOT_DEATHS
+from jobpool_cli.supervisor.scheduler import Scheduler
 from jobpool_cli.worker.protocol import BatchOrder
 
 

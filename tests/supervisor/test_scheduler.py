@@ -30,13 +30,8 @@ from jobpool_cli.supervisor.events import (
     WorkerLost,
     WorkerReady,
 )
-from jobpool_cli.supervisor.scheduler import (
-    GROWTH,
-    MAX_BOOT_DEATHS,
-    MAX_LATER_BOOT_DEATHS,
-    TARGET_SECONDS,
-    Scheduler,
-)
+from jobpool_cli.supervisor.pace import GROWTH, MAX_BOOT_DEATHS, MAX_LATER_BOOT_DEATHS, TARGET_SECONDS
+from jobpool_cli.supervisor.scheduler import Scheduler
 from jobpool_cli.worker.protocol import MAX_RANGES_PER_BATCH, BatchOrder
 
 Kind = TypeVar("Kind")
@@ -343,6 +338,29 @@ def test_workers_that_die_for_no_reason_are_replaced_more_and_more_slowly() -> N
     assert delays == sorted(delays)
     assert delays[0] > 0
     assert delays[-1] == 10.0
+
+
+def test_a_pool_stops_when_worker_after_worker_dies_before_it_begins_a_task() -> None:
+    desk = Desk(9)
+    desk.warm(SLOW)
+    for left in reversed(range(MAX_LATER_BOOT_DEATHS)):
+        lost = desk.lose(None, unbegun=tuple(order.batch for order in desk.orders[0]))
+        assert bool(of(Abort, lost)) is (left == 0)
+        desk.feed(WorkerReady(0))
+
+
+def test_a_worker_lost_after_all_of_a_batch_is_reported_blames_nobody_and_repeats_nothing() -> None:
+    for sure in (True, False):
+        desk = Desk(9)
+        desk.warm(FAST)
+        first, size = desk.orders[0][0], len(tasks(desk.orders[0][0]))
+        desk.feed(OutcomesArrived(0, first.batch, size, FAST * size, (), final=False))
+        unbegun = tuple(order.batch for order in desk.orders[0][1:])
+        desk.orders[0] = []
+        effects = desk.feed(WorkerLost(0, LossCause.CRASH, first.batch, size - 1, unbegun=unbegun, sure=sure))
+        assert not of(RecordLoss, effects)
+        desk.feed(WorkerReady(0))
+        assert not set(tasks(first)) & {task for task, _ in desk.run_out()}
 
 
 # --- requests
