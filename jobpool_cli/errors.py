@@ -73,6 +73,10 @@ class DamagedPoolError(JobPoolError):
     exit_code = ExitCode.DAMAGED
 
 
+class OtherFormatError(DamagedPoolError):
+    """It is another version's, or another program's: nothing that this jobpool could mend."""
+
+
 class MachineError(JobPoolError):
     """The machine refused: disk full, no permission, a limit."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobpool_cli.doctor.findings import Finding, Mark, bad, ok, warn
+from jobpool_cli.doctor.findings import Finding, bad, ok, warn
 from jobpool_cli.doctor.places import check_clock, check_place
 from jobpool_cli.errors import JobPoolError
 from jobpool_cli.finding import by_age
@@ -124,14 +124,8 @@ def _leftovers(pools: Path) -> Iterator[Finding]:
     left = [
         entry.name
         for entry in os.scandir(pools)
-        if entry.name.startswith(TEMPORARY_PREFIX) and not is_held(PoolPaths(Path(entry.path)).lock)
+        if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_dir() and not is_held(PoolPaths(Path(entry.path)).lock)
     ]
     if left:
         many = f"{len(left)} folders" if len(left) > 1 else "a folder"
         yield warn("leftovers", f"{many} of a killed map or rm in {pools}", "the next map removes them", repairs=True)
-
-
-def worst(findings: list[Finding]) -> Mark:
-    """Return the worst mark among findings."""
-    marks = {finding.mark for finding in findings}
-    return Mark.BAD if Mark.BAD in marks else Mark.WARN if Mark.WARN in marks else Mark.OK

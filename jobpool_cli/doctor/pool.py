@@ -10,7 +10,7 @@ from pathlib import Path
 from jobpool_cli.doctor.findings import Finding, bad, ok, warn
 from jobpool_cli.doctor.places import check_clock, check_place
 from jobpool_cli.engines.processes import marked_processes
-from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError
+from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError, OtherFormatError
 from jobpool_cli.layout import FILE_MODE, FOLDER_MODE, TEMPORARY_PREFIX, PoolPaths
 from jobpool_cli.model import PoolState
 from jobpool_cli.store import requests
@@ -29,7 +29,11 @@ FRESH_SECONDS = 60.0
 
 def examine(paths: PoolPaths) -> Iterator[Finding]:
     """Look at everything in a pool's folder."""
-    live = is_held(paths.lock)
+    try:
+        live = is_held(paths.lock)
+    except OSError as error:
+        yield bad("lock", f"it cannot be looked at: {error.strerror or error}", "restore it from a copy")
+        live = True
     manifest = None
     try:
         manifest = Manifest.read(paths.pool_json)
@@ -150,7 +154,7 @@ def examine_state(paths: PoolPaths, manifest: Manifest | None, *, live: bool) ->
                 yield from _standing(paths, manifest, reader, live=live)
     except JobPoolError as error:
         # Another program's, or a newer one's, is none that could be mended.
-        mendable = isinstance(error, DamagedPoolError) and "version" not in error.message
+        mendable = isinstance(error, DamagedPoolError) and not isinstance(error, OtherFormatError)
         yield bad("state.db", error.message, "" if mendable else error.hint, repairs=mendable)
         return
     if damaged:
@@ -253,7 +257,7 @@ def _left_over(paths: PoolPaths, manifest: Manifest | None) -> Iterator[Finding]
             "the next start removes it",
             repairs=True,
         )
-    running = marked_processes(manifest.id) if manifest is not None else []
+    running = marked_processes(manifest.id, paths.logs) if manifest is not None else []
     if running:
         yield bad(
             "processes",

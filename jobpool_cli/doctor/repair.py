@@ -13,7 +13,7 @@ from pathlib import Path
 from jobpool_cli.doctor.findings import Finding, bad, ok
 from jobpool_cli.doctor.pool import FRESH_SECONDS, stray_segments, temporaries, wide_open
 from jobpool_cli.engines.processes import kill_marked, marked_processes
-from jobpool_cli.errors import DamagedPoolError, JobPoolError
+from jobpool_cli.errors import DamagedPoolError, JobPoolError, OtherFormatError
 from jobpool_cli.layout import FILE_MODE, FOLDER_MODE, PoolPaths
 from jobpool_cli.store import durable, ownership
 from jobpool_cli.store.aside import set_aside
@@ -32,11 +32,13 @@ def repair(paths: PoolPaths) -> Iterator[Finding]:
 
     Raises:
         ConflictError: a supervisor works on the pool.
-        MachineError: it is another user's.
+        MachineError: it is another user's, or holds a symbolic link.
     """
     ownership.check_owner(paths.root)
     lock = PoolLock(paths.lock)
     try:
+        # A link would have what lies elsewhere moved or deleted.
+        ownership.check_no_links(paths.root)
         yield from _close_to_others(paths)
         try:
             manifest = Manifest.read(paths.pool_json)
@@ -56,16 +58,25 @@ def repair(paths: PoolPaths) -> Iterator[Finding]:
 
 
 def _close_to_others(paths: PoolPaths) -> Iterator[Finding]:
-    found = wide_open(paths)
-    for path in found:
-        mode = path.lstat().st_mode
-        path.chmod(stat.S_IMODE(mode) & (FOLDER_MODE if stat.S_ISDIR(mode) else FILE_MODE))
-    if found:
-        yield ok("permissions", f"taken from others: rights to {len(found)} files and folders")
+    closed = 0
+    for path in wide_open(paths):
+        try:
+            # By descriptor: whoever may write there could put a link into its place.
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                mode = os.fstat(fd).st_mode
+                os.fchmod(fd, stat.S_IMODE(mode) & (FOLDER_MODE if stat.S_ISDIR(mode) else FILE_MODE))
+                closed += 1
+            finally:
+                os.close(fd)
+        except OSError as error:
+            yield bad("permissions", f"{_below(path, paths)} stays open to others: {error.strerror}", "see whose it is")
+    if closed:
+        yield ok("permissions", f"taken from others: rights to {closed} files and folders")
 
 
 def _end_processes(manifest: Manifest, paths: PoolPaths) -> Iterator[Finding]:
-    running = marked_processes(manifest.id)
+    running = marked_processes(manifest.id, paths.logs)
     if running:
         kill_marked(manifest.id, paths.logs)
         yield ok("processes", f"ended: {', '.join(map(str, running))}")
@@ -95,11 +106,11 @@ def _mend_state(paths: PoolPaths, manifest: Manifest) -> Iterator[Finding]:
             whole = not problems(reader)
             wrong = whole and any(kept != there for kept, there in recount(reader).values())
             known = {segment.file for segment in reader.segments()}
-    except DamagedPoolError as error:
-        if "version" in error.message:
-            # Another program's, or a newer one's: nothing to rebuild.
-            yield bad("state.db", error.message, error.hint)
-            return
+    except OtherFormatError as error:
+        # Another program's, or a newer one's: nothing to rebuild.
+        yield bad("state.db", error.message, error.hint)
+        return
+    except DamagedPoolError:
         whole = wrong = False
     if not whole:
         yield from rebuild(paths, manifest)

@@ -6,6 +6,7 @@ The damaged file is only read, as a copy, and kept in the folder ``aside``. A ta
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -20,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobpool_cli.doctor.findings import Finding, ok, warn
+from jobpool_cli.errors import refused
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.aside import set_aside
 from jobpool_cli.store.footers import footer_crc
 from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.outcomes.table import table_of
-from jobpool_cli.store.ranges import Range, merged, without
+from jobpool_cli.store.ranges import Range, contains, merged, without
 from jobpool_cli.store.state.problems import shown_ranges
 from jobpool_cli.store.state.writer import StateWriter, create_database
 
@@ -37,6 +39,9 @@ PAGES_AT = 28
 REBUILT = "state.db was damaged, and rebuilt by jobpool doctor"
 FAILED = ("error", "timeout", "crash")
 FACTS = ["task", "attempt", "udf", "started", "duration_ns"]
+
+# What the system may say of a file that is damaged or gone; anything else says something of the machine.
+DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)
 
 Row = dict[str, Any]
 
@@ -59,9 +64,9 @@ class _Whole:
         ranges = tuple(merged((task, task + 1) for task in tasks))
         if not tasks or sum(high - low for low, high in ranges) != len(tasks):
             return None
-        if ranges[0][0] < 0 or ranges[-1][1] > self.n_jobs or without(ranges, merged(self.done)) != list(ranges):
+        if ranges[0][0] < 0 or ranges[-1][1] > self.n_jobs or without(ranges, self.done) != list(ranges):
             return None
-        self.done += ranges
+        self.done = merged([*self.done, *ranges])
         for udf in table["udf"].to_pylist():
             self.by_udf[udf] = self.by_udf.get(udf, 0) + 1
         self.attempts |= {
@@ -130,18 +135,20 @@ def _take_segments(paths: PoolPaths, known: _Whole) -> Iterator[Finding]:
             os.close(durable.open_old(path))
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 # All columns are read, so that every page has been looked at.
-                facts = pa.concat_tables([file.read_row_group(number) for number in range(file.num_row_groups)])
-            ranges = known.add(facts.select(FACTS))
+                groups = (file.read_row_group(number) for number in range(file.num_row_groups))
+                facts = pa.concat_tables([group.select(FACTS) for group in groups])
+            ranges = known.add(facts)
             why = "its tasks are in another file, or not of this pool"
             footer = footer_crc(path)
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) not in DAMAGED:
+                raise
             ranges, why = None, str(error).splitlines()[0]
         if ranges is None:
             kept = set_aside(paths, path)
-            assert kept is not None  # noqa: S101 - it was there
             yield warn(
                 f"results/{path.name}",
-                f"it could not be used ({why}), and was moved to {kept.relative_to(paths.root)}",
+                f"it could not be used ({why}), and was moved to {kept.relative_to(paths.root) if kept else 'aside'}",
                 "what was in it is pending: jobpool resume",
             )
         else:
@@ -159,8 +166,13 @@ def _readable_rows(source: Path, paths: PoolPaths) -> dict[str, list[Row]]:
     try:
         copy = place / "state.db"
         for suffix in ("", "-wal"):
-            with contextlib.suppress(OSError):
+            try:
                 shutil.copyfile(f"{source}{suffix}", f"{copy}{suffix}")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                # A part of a copy would be taken for all that is left.
+                raise refused(error, f"a copy of {source}{suffix}") from error
         rows = _rows_of(copy)
         if "counters" not in rows:
             # The first page says where all tables lie, and is the same in every pool.
@@ -209,8 +221,8 @@ def _write(path: Path, paths: PoolPaths, known: _Whole, rows: dict[str, list[Row
     create_database(path)
     texts = {row["id"]: row["text"] for row in rows.get("tracebacks", [])}
     failures = [row for row in rows.get("failures", []) if _is_failure(row, known.n_jobs)]
-    done = merged(known.done)
-    failed = {row["task"] for row in failures if row["current"] and not _within(done, row["task"])}
+    done = known.done
+    failed = {row["task"] for row in failures if row["current"] and not contains(done, row["task"])}
     settled = merged([*done, *((task, task + 1) for task in failed)])
     cancelled = [
         (row["low"], row["high"])
@@ -224,7 +236,7 @@ def _write(path: Path, paths: PoolPaths, known: _Whole, rows: dict[str, list[Row
             attempts[row["task"]] = max(row["attempt"], attempts.get(row["task"], 1))
             since[row["task"]] = row["since"]
     for row in failures:
-        again = row["attempt"] + (0 if row["task"] in failed or _within(done, row["task"]) else 1)
+        again = row["attempt"] + (0 if row["task"] in failed or contains(done, row["task"]) else 1)
         attempts[row["task"]] = max(again, attempts.get(row["task"], 1))
     writer = StateWriter(path)
     try:
@@ -282,10 +294,6 @@ def _is_json(text: object) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _within(ranges: list[Range], task: int) -> bool:
-    return any(low <= task < high for low, high in ranges)
 
 
 def _told(paths: PoolPaths, known: _Whole, rows: dict[str, list[Row]], what: str) -> Iterator[Finding]:

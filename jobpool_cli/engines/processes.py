@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import signal
 import time
@@ -26,6 +27,9 @@ STDOUT, STDERR = 1, 2
 # Whoever forks while one looks is found by the next look.
 LOOKS = 20
 BETWEEN_LOOKS_SECONDS = 0.002
+
+# The log of a worker of some pool.
+_LOG = re.compile(r"/logs/worker-[0-9]+\.log$")
 
 _inherited: tuple[int, int] | None = None
 _adopts = False
@@ -53,7 +57,8 @@ def kill_marked(mark: str, logs: Path | None = None) -> None:
     Args:
         mark: the beginning.
         logs: the folder of the pool's logs, or one worker's log. A process without any mark is killed, too, if its
-            output goes there: it scrubbed its environment. Those of other users are not ours to touch.
+            output goes there: it scrubbed its environment. Those of other users are not ours to touch; and what
+            writes to another pool's log is that one's: this pool is a copy of it, and bears its id.
     """
     place = str(logs.resolve()) if logs is not None else None
     for _ in range(LOOKS):
@@ -61,7 +66,7 @@ def kill_marked(mark: str, logs: Path | None = None) -> None:
         for pid, pidfd in other_processes():
             with contextlib.suppress(OSError):
                 own = _mark_of(pid)
-                if _begins(own, mark) if own else place is not None and _writes_to(pid, place):
+                if _is_of(pid, own, mark, logs) if own else place is not None and _writes_to(pid, place):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                     found = True
         if not found:
@@ -69,12 +74,12 @@ def kill_marked(mark: str, logs: Path | None = None) -> None:
         time.sleep(BETWEEN_LOOKS_SECONDS)
 
 
-def marked_processes(mark: str) -> list[int]:
+def marked_processes(mark: str, logs: Path) -> list[int]:
     """Return the processes whose mark begins so, as ``kill_marked`` would find them."""
     found = []
     for pid, _ in other_processes():
         with contextlib.suppress(OSError):
-            if _begins(_mark_of(pid), mark):
+            if _is_of(pid, _mark_of(pid), mark, logs):
                 found.append(pid)
     return found
 
@@ -87,18 +92,26 @@ def _mark_of(pid: int) -> str:
     return os.fsdecode(found[len(name) :])
 
 
-def _begins(own: str, mark: str) -> bool:
-    return own == mark or own.startswith(f"{mark}:")
+def _is_of(pid: int, own: str, mark: str, logs: Path | None) -> bool:
+    if own != mark and not own.startswith(f"{mark}:"):
+        return False
+    if logs is None:
+        return True
+    outputs = [output for output in _outputs(pid) if _LOG.search(output)]
+    folder = str(logs.resolve() if logs.is_dir() else logs.resolve().parent)
+    return not outputs or any(output.startswith(f"{folder}/") for output in outputs)
 
 
 def _writes_to(pid: int, place: str) -> bool:
     """Return whether a process's standard output goes to this file, or to one in this folder."""
+    return any(output == place or output.startswith(f"{place}/") for output in _outputs(pid))
+
+
+def _outputs(pid: int) -> Iterator[str]:
+    """Yield where a process's standard output goes."""
     for fd in (STDOUT, STDERR):
         with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/{pid}/fd/{fd}")
-            if target == place or target.startswith(f"{place}/"):
-                return True
-    return False
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
 def adopt_orphans() -> None:

@@ -157,7 +157,12 @@ def remove_temporaries(folder: Path) -> None:
     for entry in os.scandir(folder):
         if entry.name.startswith(TEMPORARY_PREFIX):
             with contextlib.suppress(OSError):
-                os.unlink(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    import shutil  # noqa: PLC0415 - seldom, and `status` loads this
+
+                    shutil.rmtree(entry.path)
+                else:
+                    os.unlink(entry.path)
 
 
 def is_nearly_full(folder: Path) -> bool:

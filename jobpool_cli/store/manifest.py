@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobpool_cli.errors import DamagedPoolError, UsageError
+from jobpool_cli.errors import DamagedPoolError, OtherFormatError, UsageError
 from jobpool_cli.layout import FORMAT_VERSION
 from jobpool_cli.model import PoolOptions, check_processes
 from jobpool_cli.store import durable
 
 # Beyond every number that a pool's description can hold.
 MOST = 2**53
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Manifest(NamedTuple):
@@ -73,7 +75,7 @@ class Manifest(NamedTuple):
             why = getattr(error, "strerror", None) or error
             raise DamagedPoolError(f"{path} is not readable as a pool's description: {why}", advice) from error
         if version != FORMAT_VERSION:
-            raise DamagedPoolError(
+            raise OtherFormatError(
                 f"{path} has format version {version}; this jobpool knows version {FORMAT_VERSION}",
                 "use the jobpool that made it, or a newer one",
             )
@@ -93,8 +95,11 @@ class Manifest(NamedTuple):
             type(each) not in (int, float) or not 0 <= each < MOST for each in numbers
         ):
             raise ValueError("a number or a time is out of range")
+        if not _ID.fullmatch(content["id"]):
+            # The marks of its processes begin with it: anything else might be those of others.
+            raise ValueError("its id is none")
         return cls(
-            id=str(content["id"]),
+            id=content["id"],
             name=str(content["name"]),
             created=created,
             n_jobs=int(content["n_jobs"]),

@@ -30,6 +30,7 @@ class Flaw(NamedTuple):
     path: Path
     what: str
     remedy: str
+    is_link: bool = False
 
 
 def check_readable(root: Path) -> None:
@@ -46,7 +47,7 @@ def check_readable(root: Path) -> None:
         return  # whoever reads on says what is missing
     except PermissionError:
         raise not_yours(root) from None
-    if flaw is not None and _is_link(flaw.path):
+    if flaw is not None and flaw.is_link:
         raise _refusal(root, flaw)
     for path in (root / name for name in _NEEDED):
         if path.exists() and not os.access(path, os.R_OK):
@@ -82,6 +83,26 @@ def check_alone(root: Path) -> None:
         flaw = _first(_of_places(root), _of_entries(root, deep=True))
     except OSError as error:
         raise MachineError(f"{error.filename or root} cannot be looked at: {error.strerror or error}") from error
+    if flaw is not None:
+        raise _refusal(root, flaw)
+
+
+def is_alone(root: Path) -> bool:
+    """Return whether ``check_alone`` would pass."""
+    try:
+        check_alone(root)
+    except MachineError:
+        return False
+    return True
+
+
+def check_no_links(root: Path) -> None:
+    """Make sure that a pool's folder holds no symbolic link, at any depth.
+
+    Raises:
+        MachineError: it does.
+    """
+    flaw = next((flaw for flaw in _of_entries(root, deep=True) if flaw.is_link), None)
     if flaw is not None:
         raise _refusal(root, flaw)
 
@@ -142,7 +163,7 @@ def not_a_folder(root: Path) -> MachineError:
     """Say that a symbolic link has the name of a pool."""
     return MachineError(
         f"{root} is a symbolic link, and a pool is a folder of its own",
-        f"remove the link (rm {root}), or keep all pools elsewhere: --home, JOBPOOL_HOME",
+        f"remove the link (rm {_quoted(root)}), or keep all pools elsewhere: --home, JOBPOOL_HOME",
     )
 
 
@@ -152,13 +173,13 @@ def not_a_folder(root: Path) -> MachineError:
 def _first(*flaws: Iterator[Flaw]) -> Flaw | None:
     """A link first of all: it decides what else is looked at."""
     found = [flaw for each in flaws for flaw in each]
-    return next((flaw for flaw in found if _is_link(flaw.path)), found[0] if found else None)
+    return next((flaw for flaw in found if flaw.is_link), found[0] if found else None)
 
 
 def _of_places(root: Path) -> Iterator[Flaw]:
     found = os.lstat(root)
     if stat.S_ISLNK(found.st_mode):
-        yield Flaw(root, "is a symbolic link", f"remove it: rm {root}")
+        yield Flaw(root, "is a symbolic link", f"remove it: rm {_quoted(root)}", is_link=True)
     yield from _of_folders(root.parent, found.st_uid)
 
 
@@ -172,7 +193,7 @@ def _of_folders(pools: Path, owner: int) -> Iterator[Flaw]:
         if found.st_uid not in {owner, ROOT_USER}:
             yield Flaw(folder, f"belongs to {_user(found.st_uid)}", "let them be of one owner")
         elif not found.st_mode & stat.S_ISVTX and _may_others_enter(found):
-            yield Flaw(folder, "may be written to by others", f"take that right away: chmod go-w {folder}")
+            yield Flaw(folder, "may be written to by others", f"take that right away: chmod go-w {_quoted(folder)}")
 
 
 def _may_others_enter(folder: os.stat_result) -> bool:
@@ -213,15 +234,12 @@ def _of_entries(root: Path, *, deep: bool) -> Iterator[Flaw]:
 
 def _of_entry(root: Path, path: Path, found: os.stat_result, owner: int) -> Iterator[Flaw]:
     if stat.S_ISLNK(found.st_mode):
-        yield Flaw(path, "is a symbolic link", f"a pool has none: put back what was there, or remove it: rm {path}")
+        remedy = f"a pool has none: put back what was there, or remove it: rm {_quoted(path)}"
+        yield Flaw(path, "is a symbolic link", remedy, is_link=True)
     elif found.st_uid not in {owner, ROOT_USER}:
-        yield Flaw(path, f"belongs to {_user(found.st_uid)}", f"see how it came there: ls -l {path.parent}")
+        yield Flaw(path, f"belongs to {_user(found.st_uid)}", f"see how it came there: ls -l {_quoted(path.parent)}")
     elif found.st_mode & (_GROUP | _OTHERS):
-        yield Flaw(path, "may be written to by others", f"take that right away: chmod -R go-w {root}")
-
-
-def _is_link(path: Path) -> bool:
-    return path.is_symlink()
+        yield Flaw(path, "may be written to by others", f"take that right away: chmod -R go-w {_quoted(root)}")
 
 
 # --- what is said
@@ -242,6 +260,13 @@ def not_yours(path: Path) -> MachineError:
             whose = f": it belongs to {_user(os.lstat(each).st_uid)}"
             break
     return MachineError(f"{path} may not be read{whose}", "a pool is for its owner alone; ask them for the results")
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as a shell takes it: in advice, it stands in a command."""
+    import shlex  # noqa: PLC0415 - only where something is wrong
+
+    return shlex.quote(str(path))
 
 
 def _user(number: int) -> str:

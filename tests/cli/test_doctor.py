@@ -333,6 +333,55 @@ def test_the_lock_is_held_while_it_mends(bench: Bench, done: JobPool[Any]) -> No
         lock.release()
 
 
+# --- what it leaves alone
+
+
+def test_repair_of_a_copy_of_a_running_pool_leaves_the_original_its_workers(bench: Bench) -> None:
+    pool = bench.map(MIXED, TASKS)
+    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] == 19)
+    shutil.copytree(pool.paths.root, bench.home / "pools" / "copy")
+    assert "processes" not in troubles(bench, "copy")
+    doctor(bench, "copy", "--repair")
+    bench.release("go")
+    pool.follow()
+    assert {failure.type for failure in pool.failures(history=True)} == {"ValueError"}
+
+
+def test_repair_touches_nothing_that_a_link_leads_to(bench: Bench, done: JobPool[Any], tmp_path: Path) -> None:
+    elsewhere = tmp_path / "documents"
+    elsewhere.mkdir()
+    (elsewhere / ".tmp-mine").write_text("mine")
+    (elsewhere / "segment-000009.parquet").write_text("mine")
+    shutil.rmtree(done.paths.results)
+    done.paths.results.symlink_to(elsewhere)
+    told = doctor(bench, "pool", "--repair")
+    assert told.code == 6
+    assert "symbolic link" in told.err
+    assert {path.name for path in elsewhere.iterdir()} == {".tmp-mine", "segment-000009.parquet"}
+
+
+def test_a_pool_may_have_any_name_and_be_mended(bench: Bench, done: JobPool[Any]) -> None:
+    root = done.paths.root.rename(bench.home / "pools" / "conversion")
+    overwrite(root / "state.db", 0, 4096)
+    assert doctor(bench, "conversion", "--repair").code == 0
+    check_invariants(JobPool(root))
+
+
+def test_a_row_that_holds_something_of_a_wrong_type_is_left_out_of_what_is_rebuilt(
+    bench: Bench, done: JobPool[Any]
+) -> None:
+    connection = sqlite3.connect(done.paths.state_db)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '')")
+    connection.commit()
+    connection.close()
+    sql(done, "UPDATE failures SET started = 'yesterday'")
+    overwrite(done.paths.state_db, 0, 16)
+    assert "rebuilt" in doctor(bench, "pool", "--repair").out
+    assert doctor(bench, "pool").code == 0
+    assert done.snapshot().counts[TaskState.PENDING] == 1
+
+
 # --- the machine and all pools
 
 

@@ -267,7 +267,7 @@ def test_nothing_is_unpickled_from_the_pool_of_another_user(tmp_path: Path, monk
     path = stored(tmp_path, any_name, [{"x": {1}}], odd={1})
     monkeypatch.setattr("os.geteuid", lambda: 4242)
     monkeypatch.setattr("jobpool_cli.store.arguments.decoding.unpickled", None)
-    notice = "<not shown: it would have to be unpickled, and the pool is another user's>"
+    notice = "<not shown: it would have to be unpickled, and the pool is not yours alone>"
     assert repr(show_constants(path)) == f"{{'odd': {notice}}}"
     assert read_table(path).to_pylist() == [{"x": notice}]
 

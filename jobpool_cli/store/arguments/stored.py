@@ -10,7 +10,7 @@ import base64
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from jobpool_cli.store.arguments.decoding import (
     plain_values,
 )
 from jobpool_cli.store.arguments.signature import Signature
+from jobpool_cli.store.ownership import is_alone
 from jobpool_cli.store.values.buffers import fixed_width, presence, texts
 from jobpool_cli.store.values.geometry import Geometries, geo_of, geometries_of
 from jobpool_cli.store.values.pickles import unpickled
@@ -53,16 +54,18 @@ def read_table(path: Path, tasks: Sequence[int] | None = None) -> pa.Table:
     """The arguments for people: one plain column per argument, in the order of the user's file.
 
     Values that Arrow has no type for show as text: JSON as it is stored, a pickle by the value's ``repr``. Loading a
-    pickle runs code: from a pool that is another user's, none is.
+    pickle runs code: from a pool that is not the user's alone, none is.
 
     Args:
         path: the pool's args.parquet.
         tasks: which rows, in this order; all by default.
     """
     table = read_stored(path, tasks)
+    show: Callable[[Any, pa.Field], str] | None = None
     for index, field in enumerate(table.schema):
         if (field.metadata or {}).get(ENCODING) == PICKLE:
-            show = _shown if _is_own(path) else _not_loaded
+            if show is None:
+                show = _shown if is_alone(path.parent) else _not_loaded
             shown = [None if data is None else show(data, field) for data in plain_values(table.column(index))]
             table = table.set_column(index, field.name, texts(shown, presence(shown)))
     return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))
@@ -169,7 +172,8 @@ def show_constants(path: Path) -> dict[str, object]:
         DamagedPoolError: the file cannot be read.
     """
     _, schema = open_arguments(path)
-    show = _shown if _is_own(path) else _not_loaded
+    pickles = any(encoding == PICKLE.decode() for encoding, _ in _constants_in(schema).values())
+    show = _shown if pickles and is_alone(path.parent) else _not_loaded
     shown: dict[str, object] = {}
     for name, (encoding, value) in _constants_in(schema).items():
         if encoding == FILE:
@@ -348,11 +352,7 @@ def _shown(data: object, field: pa.Field) -> str:
 
 def _not_loaded(_data: object, _field: pa.Field) -> str:
     """Stands for a pickle that may not be loaded."""
-    return "<not shown: it would have to be unpickled, and the pool is another user's>"
-
-
-def _is_own(path: Path) -> bool:
-    return path.stat().st_uid == os.geteuid()
+    return "<not shown: it would have to be unpickled, and the pool is not yours alone>"
 
 
 def _dtype(field: pa.Field) -> Any:

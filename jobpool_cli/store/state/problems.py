@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from jobpool_cli.errors import DamagedPoolError, DiskError, JobPoolError, MachineError
+from jobpool_cli.errors import DamagedPoolError, DiskError, JobPoolError, MachineError, OtherFormatError
 from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
 from jobpool_cli.store import durable
 
@@ -67,18 +67,18 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a database that is not a pool's, or is of another version.
 
     Raises:
-        DamagedPoolError: names both versions.
+        OtherFormatError: names both versions.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
-        raise DamagedPoolError(
+        raise OtherFormatError(
             f"{path} is no pool's database: application id {application:#x} (format version {version}), not"
             f" {APPLICATION_ID:#x} (format version {FORMAT_VERSION})",
             advice(path),
         )
     if version != FORMAT_VERSION:
-        raise DamagedPoolError(
+        raise OtherFormatError(
             f"{path} has format version {version}; this jobpool knows version {FORMAT_VERSION}",
             "use the jobpool that made it, or a newer one" if version > FORMAT_VERSION else advice(path),
         )
