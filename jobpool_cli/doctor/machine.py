@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shlex
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from jobpool_cli.errors import JobPoolError
 from jobpool_cli.finding import by_age
 from jobpool_cli.layout import FOLDER_MODE, TEMPORARY_PREFIX, PoolPaths, pools_folder
 from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.store.ownership import may_others_write
 from jobpool_cli.supervisor.lock import is_held
 
 LINGER = Path("/var/lib/systemd/linger")
@@ -91,16 +93,14 @@ def _permissions(home: Path, pools: Path) -> Iterator[Finding]:
     for folder in (home, pools):
         if not folder.exists():
             continue
-        found = folder.stat()
+        found, name = folder.stat(), shlex.quote(str(folder))
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            yield bad("home", f"{folder} may not be read and written", f"see whose it is: ls -ld {folder}")
-        elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
-            yield bad(
-                "home", f"others may write to {folder}, and could put code of theirs there", f"chmod go-w {folder}"
-            )
+            yield bad("home", f"{folder} may not be read and written", f"see whose it is: ls -ld {name}")
+        elif may_others_write(found) and not found.st_mode & stat.S_ISVTX:
+            yield bad("home", f"others may write to {folder}, and could put code of theirs there", f"chmod go-w {name}")
         elif found.st_mode & ~FOLDER_MODE & 0o777:
             yield warn(
-                "home", f"others may look into {folder} (the pools in it are closed to them)", f"chmod 700 {folder}"
+                "home", f"others may look into {folder} (the pools in it are closed to them)", f"chmod 700 {name}"
             )
         else:
             yield ok("home", f"{folder} is yours alone")

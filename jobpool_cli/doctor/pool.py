@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobpool_cli.doctor.findings import Finding, bad, ok, warn
+from jobpool_cli.doctor.findings import Finding, Mark, bad, ok, warn
 from jobpool_cli.doctor.places import check_clock, check_place
 from jobpool_cli.engines.processes import marked_processes
 from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError, OtherFormatError
@@ -85,14 +86,14 @@ def _permissions(paths: PoolPaths) -> Iterator[Finding]:
             yield bad(
                 str(path.relative_to(paths.root)),
                 "it is a symbolic link, and a pool has none",
-                f"look at it: ls -l {path}",
+                f"look at it: ls -l {shlex.quote(str(path))}",
             )
     found = wide_open(paths)
     if found:
         yield warn(
             "permissions",
             f"others have rights to {_name(found[0], paths)}" + (f" and {len(found) - 1} more" if found[1:] else ""),
-            f"chmod -R go= {paths.root}",
+            f"chmod -R go= {shlex.quote(str(paths.root))}",
             repairs=True,
         )
     else:
@@ -147,10 +148,12 @@ def examine_state(paths: PoolPaths, manifest: Manifest | None, *, live: bool) ->
     try:
         with StateReader(paths.state_db) as reader:
             with reader.snapshot():
-                yield from _database(reader, live=live)
+                found = list(_database(reader, live=live))
+                yield from found
                 segments = reader.segments()
                 damaged = reader.damaged_blobs()
-            if manifest is not None:
+            # What is not whole would only be told once more.
+            if manifest is not None and all(each.mark is not Mark.BAD for each in found):
                 yield from _standing(paths, manifest, reader, live=live)
     except JobPoolError as error:
         # Another program's, or a newer one's, is none that could be mended.

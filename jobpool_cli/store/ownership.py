@@ -192,11 +192,11 @@ def _of_folders(pools: Path, owner: int) -> Iterator[Flaw]:
             continue
         if found.st_uid not in {owner, ROOT_USER}:
             yield Flaw(folder, f"belongs to {_user(found.st_uid)}", "let them be of one owner")
-        elif not found.st_mode & stat.S_ISVTX and _may_others_enter(found):
+        elif not found.st_mode & stat.S_ISVTX and may_others_write(found):
             yield Flaw(folder, "may be written to by others", f"take that right away: chmod go-w {_quoted(folder)}")
 
 
-def _may_others_enter(folder: os.stat_result) -> bool:
+def may_others_write(folder: os.stat_result) -> bool:
     """Whether others than the owner may write to a folder; a group of the owner alone is nobody else."""
     if folder.st_mode & _OTHERS:
         return True
@@ -227,7 +227,9 @@ def _of_entries(root: Path, *, deep: bool) -> Iterator[Flaw]:
                     found = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # a temporary file that was renamed this moment
                     continue
-                yield from _of_entry(root, Path(entry.path), found, pool.st_uid)
+                # Nearly all are in order, and there may be thousands.
+                if stat.S_ISLNK(found.st_mode) or found.st_uid != pool.st_uid or found.st_mode & (_GROUP | _OTHERS):
+                    yield from _of_entry(root, Path(entry.path), found, pool.st_uid)
                 if deep and stat.S_ISDIR(found.st_mode):
                     folders.append(entry.path)
 
