@@ -19,8 +19,6 @@ import pytest
 
 from tests.helpers import until
 
-FAKETIME_LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib/faketime/libfaketimeMT.so.1")
-
 
 def need(*programs: str, root: bool = False) -> None:
     """Skip the test, with the reason, where a program is missing or we are not root; on CI that is a failure."""
@@ -158,17 +156,6 @@ def filled(place: Path, but: int = 0) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def ext4_image(image: Path, place: Path, megabytes: int = 256) -> Iterator[Path]:
-    """Make an ext4 file system in a file and mount it; a copy of the file is what a disk holds after a power loss."""
-    need("mkfs.ext4", "mount", "umount", root=True)
-    with image.open("wb") as file:
-        file.truncate(megabytes << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-    with mounted(image, place):
-        yield place
-
-
-@contextlib.contextmanager
 def mounted(image: Path, place: Path, options: str = "loop") -> Iterator[Path]:
     """Mount an image."""
     place.mkdir(parents=True, exist_ok=True)
@@ -187,20 +174,6 @@ def unmount(place: Path) -> None:
             subprocess.run(["umount", "--lazy", str(place)], check=False)
             return
         time.sleep(0.05)
-
-
-def faketime(offset: Path) -> dict[str, str]:
-    """Return the environment in which the wall clock is off by what a file says (``-1h``), the monotonic one is not."""
-    found = [path for pattern in FAKETIME_LIBRARIES for path in Path("/").glob(pattern.lstrip("/"))]
-    if not found:
-        need("faketime (Debian's package faketime)")
-    return {
-        "LD_PRELOAD": str(found[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(offset),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
 
 
 def in_pid_namespace(*words: str) -> list[str]:
