@@ -76,11 +76,13 @@ def test_data_is_on_the_disk_before_the_name_and_the_name_before_the_return(
     assert steps == ["file", "rename", "folder"]
 
 
-def test_only_temporaries_are_swept(tmp_path: Path) -> None:
+def test_all_temporaries_are_swept_and_nothing_else(tmp_path: Path) -> None:
     temporary = durable.temporary_beside(tmp_path / "kept")
     assert temporary.name.startswith(TEMPORARY_PREFIX)
     durable.write_new(temporary, b"")
     durable.write_new(tmp_path / "kept", b"")
-    (tmp_path / f"{TEMPORARY_PREFIX}folder").mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}folder" / "below").mkdir(parents=True)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}link").symlink_to(tmp_path / "folder")
     durable.remove_temporaries(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{TEMPORARY_PREFIX}folder", "kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "kept"]
