@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobpool_cli.doctor.findings import Finding, bad, ok, warn
+from jobpool_cli.store import durable
 
 # Local file systems keep the memory that SQLite's readers and writers share; these do so within one machine at best.
 NETWORK = re.compile(r"(9p|afs|beegfs|ceph|cifs|fhgfs|glusterfs|gpfs|lustre|ncpfs|nfs4?|orangefs|pvfs2|smb[23]?|smbfs)")
 LOW_BYTES = 256 << 20
-# So much is needed to record anything at all.
-FULL_BYTES = 1 << 20
 # A clock that differs by less is as good as right.
 CLOCK_SECONDS = 5.0
 
@@ -33,7 +32,7 @@ def check_place(folder: Path) -> Iterator[Finding]:
         yield bad("file system", f"{folder} is mounted read-only", "mount it for writing, or choose another home")
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
-    if free < FULL_BYTES or (found.f_files and not found.f_favail):
+    if durable.is_nearly_full(folder) or (found.f_files and not found.f_favail):
         yield bad(
             "disk", f"the disk of {folder} is full", "free some space: pools that wait for it go on by themselves"
         )

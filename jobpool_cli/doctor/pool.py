@@ -24,9 +24,6 @@ from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import LOG_BYTES
 from jobpool_cli.supervisor.lock import is_held
 
-# As long as a `retry --udf` may take to make a snapshot under a temporary name.
-FRESH_SECONDS = 60.0
-
 
 def examine(paths: PoolPaths) -> Iterator[Finding]:
     """Look at everything in a pool's folder."""
@@ -208,7 +205,7 @@ def _database(reader: StateReader, *, live: bool) -> Iterator[Finding]:
         yield bad("state.db", f"it counts {kept} tasks as {name}, and has the rows of {there}", repairs=True)
     if not found and not wrong:
         yield ok("state.db", "it is whole, and its counters agree with its rows")
-    size = _log_size(reader)
+    size = log_bytes(reader.path)
     if not live and size > LOG_BYTES:
         yield warn(
             "state.db-wal",
@@ -217,9 +214,10 @@ def _database(reader: StateReader, *, live: bool) -> Iterator[Finding]:
         )
 
 
-def _log_size(reader: StateReader) -> int:
+def log_bytes(state_db: Path) -> int:
+    """Return the size of a database's write-ahead log."""
     try:
-        return os.stat(f"{reader.path}-wal").st_size
+        return os.stat(f"{state_db}-wal").st_size
     except OSError:
         return 0
 

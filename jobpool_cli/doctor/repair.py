@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobpool_cli.doctor.findings import Finding, bad, ok
-from jobpool_cli.doctor.pool import FRESH_SECONDS, stray_segments, temporaries, wide_open
+from jobpool_cli.doctor.pool import log_bytes, stray_segments, temporaries, wide_open
 from jobpool_cli.engines.processes import kill_marked, marked_processes
 from jobpool_cli.errors import DamagedPoolError, JobPoolError, OtherFormatError
 from jobpool_cli.layout import FILE_MODE, FOLDER_MODE, PoolPaths
@@ -22,6 +22,7 @@ from jobpool_cli.store.state.checking import problems, recount
 from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import LOG_BYTES, StateWriter
 from jobpool_cli.supervisor.lock import PoolLock
+from jobpool_cli.supervisor.recovery import MENDING_SECONDS
 
 # How long a reader that holds the write-ahead log is waited for.
 FOLDING_SECONDS = 1.0
@@ -87,7 +88,7 @@ def _remove_temporaries(paths: PoolPaths) -> Iterator[Finding]:
     for path in temporaries(paths):
         with contextlib.suppress(OSError):
             # A young one in udf/ is being made by a `retry --udf` this moment.
-            if path.parent == paths.udf and time.time() - path.stat().st_mtime < FRESH_SECONDS:
+            if path.parent == paths.udf and time.time() - path.stat().st_mtime < MENDING_SECONDS:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)
@@ -120,9 +121,9 @@ def _mend_state(paths: PoolPaths, manifest: Manifest) -> Iterator[Finding]:
         yield ok(f"results/{path.name}", f"the state does not know of it: moved to {_below(kept, paths)}")
     if wrong:
         yield from _recount(paths)
-    if _log_bytes(paths) > LOG_BYTES:
+    if log_bytes(paths.state_db) > LOG_BYTES:
         StateWriter(paths.state_db, patience=FOLDING_SECONDS).close()
-        if _log_bytes(paths) > LOG_BYTES:
+        if log_bytes(paths.state_db) > LOG_BYTES:
             yield bad("state.db-wal", "a reader still holds the write-ahead log", "end that command, and repair again")
         else:
             yield ok("state.db-wal", "folded into state.db")
@@ -145,12 +146,6 @@ def _recount(paths: PoolPaths) -> Iterator[Finding]:
         yield bad("state.db", f"its counters cannot be mended: {error.message}", error.hint)
     else:
         yield ok("state.db", "its counters were counted anew from its rows")
-
-
-def _log_bytes(paths: PoolPaths) -> int:
-    with contextlib.suppress(OSError):
-        return os.stat(f"{paths.state_db}-wal").st_size
-    return 0
 
 
 def _below(path: Path | None, paths: PoolPaths) -> str:

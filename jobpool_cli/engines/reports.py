@@ -11,11 +11,8 @@ import base64
 import binascii
 import re
 import stat
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +40,6 @@ class _Handed:
     size: int
     done: int = 0
 
-    @cached_property
-    def _offsets(self) -> list[int]:
-        """The position at which each range begins."""
-        return [0, *accumulate(high - low for low, high in self.order.ranges)]
-
-    def task_at(self, position: int) -> int:
-        """Return the task at a position."""
-        index = bisect_right(self._offsets, position) - 1
-        return self.order.ranges[index][0] + position - self._offsets[index]
-
-    def ranges(self, start: int, stop: int) -> list[Range]:
-        """Return the task ranges at the positions from start to stop."""
-        found = []
-        for low, high in self.order.ranges:
-            begin, end = max(low, low + start), min(high, low + stop)
-            if begin < end:
-                found.append((begin, end))
-            start, stop = start - (high - low), stop - (high - low)
-        return found
-
 
 class Reports:
     """The books on one worker process: what it was handed, and how far it has reported."""
@@ -85,7 +62,7 @@ class Reports:
 
     def sent(self, order: BatchOrder) -> None:
         """Note a batch that it was handed."""
-        self._handed[order.batch] = _Handed(order, sum(high - low for low, high in order.ranges))
+        self._handed[order.batch] = _Handed(order, order.size)
 
     def taken_back(self, batch: int) -> None:
         """Note that it has a batch no more."""
@@ -141,8 +118,8 @@ class Reports:
         if len(set(positions)) != len(positions):
             raise ProtocolError("a failure that is told twice")
         claimed = merged(_range(each) for each in _list(body.get("ranges", [])))
-        failed = merged((task, task + 1) for task in map(handed.task_at, positions))
-        if claimed != without(merged(handed.ranges(handed.done, upto)), failed):
+        failed = merged((task, task + 1) for task in map(handed.order.task_at, positions))
+        if claimed != without(merged(handed.order.slices(handed.done, upto)), failed):
             raise ProtocolError("outcomes of tasks that it did not have, or not of all that it had")
         body["ranges"] = claimed
         rows = sum(high - low for low, high in claimed)

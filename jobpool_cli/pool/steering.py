@@ -247,7 +247,7 @@ class PoolSteering(PoolView):
             found = damaged_segments(self.paths, reader.segments())
             if not found and not reader.damaged_blobs():
                 return {"retried": 0, "cancelled": 0}
-        return (yield from self._ask("retry", {"damaged": True, "segments": list(found)}))
+        return (yield from self._ask("retry", {"damaged": True, "segments": found}))
 
     def _check_retryable(self, tasks: Sequence[int], failed: set[int], cancelled: Sequence[tuple[int, int]]) -> None:
         self.check_tasks(tasks)

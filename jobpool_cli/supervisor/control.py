@@ -200,7 +200,7 @@ class Control:
             return False
         named = set(request.details["segments"])
         with StateReader(self._paths.state_db) as reader:
-            files = list(damaged_segments(self._paths, [each for each in reader.segments() if each.file in named]))
+            files = damaged_segments(self._paths, [each for each in reader.segments() if each.file in named])
             blobs = list(reader.damaged_blobs())
             by_udf = results_by_udf(self._paths, reader, files, blobs) if files or blobs else {}
         with self._recorder.attempt() as moved:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import accumulate
 
 from jobpool_cli.worker.protocol import BatchOrder
 
@@ -39,31 +36,11 @@ class Outstanding:
     done: int = 0
     asked_back: bool = False
 
-    @cached_property
-    def _offsets(self) -> list[int]:
-        """The position at which each range begins."""
-        return [0, *accumulate(high - low for low, high in self.order.ranges)]
-
     def running_at(self, batch: int | None, position: int | None) -> int | None:
         """Return the position of this batch at which its worker was, None if that was between tasks or in another."""
         if batch != self.order.batch or position is None:
             return None
         return position if self.done <= position < self.size else None
-
-    def task_at(self, position: int) -> int:
-        """Return the task at a position."""
-        index = bisect_right(self._offsets, position) - 1
-        return self.order.ranges[index][0] + position - self._offsets[index]
-
-    def slices(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Return the task ranges at the positions from start to stop."""
-        found = []
-        for low, high in self.order.ranges:
-            begin, end = max(low, low + start), min(high, low + stop)
-            if begin < end:
-                found.append((begin, end))
-            start, stop = start - (high - low), stop - (high - low)
-        return found
 
 
 @dataclass

@@ -269,7 +269,7 @@ class Supervisor:
                     len(event.payload),
                 )
         for failure in body["failures"]:
-            task = batch.task_at(failure["position"])
+            task = batch.order.task_at(failure["position"])
             self._failures[task, attempt] = _record(task, attempt, udf, event.worker, failure)
         if body["last_finished"] is not None:
             self._change(partial(self._writer.finished_at, body["last_finished"]))

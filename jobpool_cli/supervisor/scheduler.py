@@ -215,10 +215,10 @@ class Scheduler:
             self._fuse.ended(fresh)
         batch.done = event.upto
         for position, _state in event.failed:
-            self._settle_failure(event.slot, batch, batch.task_at(position))
+            self._settle_failure(event.slot, batch, batch.order.task_at(position))
         if event.final:
             if self._suspects:
-                begun = batch.slices(0, batch.done)
+                begun = batch.order.slices(0, batch.done)
                 self._suspects.difference_update(task for low, high in begun for task in range(low, high))
             self._workers[event.slot].batches.remove(batch)
             self._return_positions(batch, batch.done, batch.size, batch.order.attempt)
@@ -317,7 +317,7 @@ class Scheduler:
         # Finished but unsent: these ran, so that their next execution bears a higher attempt.
         self._repeat_positions(batch, batch.done, position)
         self._return_positions(batch, position + 1, batch.size, attempt)
-        task = batch.task_at(position)
+        task = batch.order.task_at(position)
         if event.cause is LossCause.STOPPED:
             self._repeat_positions(batch, position, position + 1)
             return
@@ -353,11 +353,13 @@ class Scheduler:
         count = sum(stop - batch.done for batch, stop in suspects)
         if count == 1:
             batch = next(batch for batch, stop in suspects if stop > batch.done)
-            self._suspects.add(batch.task_at(batch.done))
+            self._suspects.add(batch.order.task_at(batch.done))
             self._lose_running(event, batch, batch.done)
             return True
         for batch, stop in reversed(suspects):
-            self._suspects.update(task for low, high in batch.slices(batch.done, stop) for task in range(low, high))
+            self._suspects.update(
+                task for low, high in batch.order.slices(batch.done, stop) for task in range(low, high)
+            )
             self._return_positions(batch, stop, batch.size, batch.order.attempt)
             last = stop if batch.running_at(event.batch, event.position) is None else stop - 1
             self._repeat_positions(batch, batch.done, last, cap=max(1, count // 2))
@@ -377,13 +379,13 @@ class Scheduler:
 
     def _return_positions(self, batch: Outstanding, start: int, stop: int, attempt: int) -> None:
         """Queue positions that never began, ahead of all others: they come first in the order of the arguments."""
-        for low, high in reversed(batch.slices(start, stop)):
+        for low, high in reversed(batch.order.slices(start, stop)):
             self._pending.add(Pending(low, high, attempt, batch.cap), front=True)
 
     def _repeat_positions(self, batch: Outstanding, start: int, stop: int, cap: int | None = None) -> None:
         """Queue positions that may have run and left no outcome: their next execution is a further attempt."""
         attempt = batch.order.attempt + 1
-        ranges = batch.slices(start, stop)
+        ranges = batch.order.slices(start, stop)
         tasks = [task for low, high in ranges for task in range(low, high)]
         if not tasks:
             return
@@ -476,7 +478,7 @@ class Scheduler:
         attempt, cap = self._pending.head.attempt, self._pending.head.cap
         order = BatchOrder(self._next_batch, self._pending.take(min(size, cap)), attempt, self._udf)
         self._next_batch += 1
-        worker.last_size = sum(high - low for low, high in order.ranges)
+        worker.last_size = order.size
         worker.batches.append(Outstanding(order, worker.last_size, cap))
         self._effects.append(Send(slot, order))
 

@@ -104,9 +104,16 @@ def limited_import() -> Iterator[None]:
         return
 
     seconds = import_seconds()
+    with time_limit(seconds, ImportTookTooLongError(f"it was not imported within {seconds:g} s")):
+        yield
 
-    def give_up(_signal: int, _frame: FrameType | None) -> None:
-        raise ImportTookTooLongError(f"it was not imported within {seconds:g} s")
+
+@contextlib.contextmanager
+def time_limit(seconds: float, error: BaseException) -> Iterator[None]:
+    """Raise an error inside of a block that takes longer; in the main thread only."""
+
+    def give_up(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise error
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -100,11 +100,9 @@ class Worker:
             return None
         # Not from the shared slot, which a function may have written into.
         position = len(done.results) + len(done.failed)
-        for low, high in order.ranges:
-            if position < high - low:
-                return context.TaskContext(self._paths.root.name, low + position, order.attempt)
-            position -= high - low
-        return None
+        if position >= order.size:
+            return None
+        return context.TaskContext(self._paths.root.name, order.task_at(position), order.attempt)
 
     def boot(self, udf: int) -> bool:
         """Load a code version and report; False if that failed and the pool cannot run."""
@@ -185,7 +183,7 @@ class Worker:
         add_start, add_end, add_result = done.starts.append, done.ends.append, done.results.append
         cpu_before, cpu_read = cpu_clock(), clock()
         restored = cpu_read
-        for word in range(base, base + _size(order)):
+        for word in range(base, base + order.size):
             if word == next_range:
                 low, high = next(ranges)
                 slot[FIRST] = low - (word - base)
@@ -260,7 +258,7 @@ class Worker:
         self._outbox.open(order, log_start)
         self._show(described)
         failure = {**described, "started": now, "duration": 0, "log": [log_start, self._capture.end_of_output()]}
-        for position in range(_size(order)):
+        for position in range(order.size):
             self._outbox.add_failure({**failure, "position": position})
         self._outbox.flush(final=True)
 
@@ -270,7 +268,3 @@ def _is_open(channel: socket.socket) -> bool:
         return stat.S_ISSOCK(os.fstat(channel.fileno()).st_mode)
     except OSError:
         return False
-
-
-def _size(order: BatchOrder) -> int:
-    return sum(high - low for low, high in order.ranges)

@@ -16,11 +16,14 @@ import json
 import socket
 import struct
 import zlib
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from jobpool_cli.errors import JobPoolError
-from jobpool_cli.store.ranges import Ranges
+from jobpool_cli.store.ranges import Range, Ranges
 
 MAGIC = b"jbpl"
 # magic, length of the JSON part, length of the binary part, CRC-32 of both parts; then the CRC-32 of all these
@@ -73,6 +76,31 @@ class BatchOrder:
     ranges: Ranges
     attempt: int
     udf: int
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        """The position at which each range begins, and how many positions there are."""
+        return [0, *accumulate(high - low for low, high in self.ranges)]
+
+    @property
+    def size(self) -> int:
+        """How many tasks."""
+        return self._offsets[-1]
+
+    def task_at(self, position: int) -> int:
+        """Return the task at a position."""
+        index = bisect_right(self._offsets, position) - 1
+        return self.ranges[index][0] + position - self._offsets[index]
+
+    def slices(self, start: int, stop: int) -> list[Range]:
+        """Return the task ranges at the positions from start to stop."""
+        found = []
+        for low, high in self.ranges:
+            begin, end = max(low, low + start), min(high, low + stop)
+            if begin < end:
+                found.append((begin, end))
+            start, stop = start - (high - low), stop - (high - low)
+        return found
 
     def encode(self) -> bytes:
         """The message's bytes."""

@@ -67,6 +67,13 @@ def done(bench: Bench, finished: Path) -> JobPool[Any]:
     return JobPool(root)
 
 
+def half_done(bench: Bench) -> JobPool[Any]:
+    """A pool that is being worked on, and waits for "go" after 19 successes and a failure."""
+    pool = bench.map(MIXED, TASKS)
+    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] == 19)
+    return pool
+
+
 def doctor(bench: Bench, *words: str) -> Told:
     return run(bench.home, "doctor", *words)
 
@@ -117,8 +124,7 @@ def test_json_has_a_line_for_each_thing_that_was_looked_at(bench: Bench) -> None
 
 
 def test_a_pool_whose_supervisor_was_killed_is_interrupted_and_resume_is_advised(bench: Bench) -> None:
-    pool = bench.map(MIXED, TASKS)
-    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] == 19)
+    pool = half_done(bench)
     kill_supervisor(pool)
     found = troubles(bench, "pool")
     assert "was killed" in found["supervisor"]["text"]
@@ -131,8 +137,7 @@ def test_a_pool_whose_supervisor_was_killed_is_interrupted_and_resume_is_advised
 
 
 def test_of_a_pool_that_is_being_worked_on_it_only_looks(bench: Bench) -> None:
-    pool = bench.map(MIXED, TASKS)
-    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] == 19)
+    pool = half_done(bench)
     assert doctor(bench, "pool").code == 0
     told = doctor(bench, "pool", "--repair")
     assert told.code == 4
@@ -295,8 +300,7 @@ def test_a_damaged_state_database_is_rebuilt_from_the_results_and_the_old_one_is
 
 
 def test_an_interrupted_pool_is_rebuilt_with_the_results_that_were_not_sealed(bench: Bench) -> None:
-    pool = bench.map(MIXED, TASKS)
-    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] == 19)
+    pool = half_done(bench)
     kill_supervisor(pool)
     # Folded in, so that what is damaged next is not in the log.
     sql(pool, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -337,8 +341,7 @@ def test_the_lock_is_held_while_it_mends(bench: Bench, done: JobPool[Any]) -> No
 
 
 def test_repair_of_a_copy_of_a_running_pool_leaves_the_original_its_workers(bench: Bench) -> None:
-    pool = bench.map(MIXED, TASKS)
-    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] == 19)
+    pool = half_done(bench)
     shutil.copytree(pool.paths.root, bench.home / "pools" / "copy")
     assert "processes" not in troubles(bench, "copy")
     doctor(bench, "copy", "--repair")

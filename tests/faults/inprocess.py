@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 from unittest import mock
 
 from jobpool_cli.cli.main import main
+from jobpool_cli.worker.importing import time_limit
 
 
 class Told(NamedTuple):
@@ -36,7 +34,7 @@ def run(home: Path, *words: str | Path, seconds: float = 20.0) -> Told:
         mock.patch.dict(os.environ, surroundings),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        _limit(seconds, f"jobpool {' '.join(map(str, words))}"),
+        time_limit(seconds, HungError(f"jobpool {' '.join(map(str, words))} took more than {seconds:g} s")),
     ):
         code = main([str(word) for word in words])
     return Told(code, _text(out), _text(err))
@@ -45,17 +43,3 @@ def run(home: Path, *words: str | Path, seconds: float = 20.0) -> Told:
 def _text(stream: io.TextIOWrapper) -> str:
     stream.flush()
     return stream.buffer.getvalue().decode(errors="replace")  # type: ignore[attr-defined, no-any-return]
-
-
-@contextlib.contextmanager
-def _limit(seconds: float, what: str) -> Iterator[None]:
-    def give_up(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise HungError(f"{what} took more than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,13 +62,10 @@ def command(
         render.note(f"{root.name} is whole")
 
 
-def _machine_and_pools(folder: object, *, repair: bool, json: bool) -> int:
-    from pathlib import Path  # noqa: PLC0415
-
+def _machine_and_pools(home: Path, *, repair: bool, json: bool) -> int:
     from jobpool_cli.doctor.machine import examine_machine  # noqa: PLC0415
     from jobpool_cli.removal import remove_abandoned  # noqa: PLC0415
 
-    home = Path(str(folder))
     pools = pools_folder(home)
     if repair and pools.exists():
         remove_abandoned(pools)
@@ -124,11 +122,10 @@ def _show(finding: Finding, pool: str | None, *, json: bool, done: bool = False)
     return finding.mark
 
 
-def _advice_of(finding: Finding, pool: str | None) -> Iterable[str]:
-    def lines() -> Iterator[str]:
-        if finding.repairs and not finding.advice.startswith("see all"):
-            yield f"jobpool doctor {pool or ''}".rstrip() + " --repair"
-        if finding.advice:
-            yield ("or: " if finding.repairs and not finding.advice.startswith("see all") else "") + finding.advice
-
-    return lines()
+def _advice_of(finding: Finding, pool: str | None) -> Iterator[str]:
+    # What is told in short is mended where all of it is seen.
+    repairs = finding.repairs and not finding.advice.startswith("see all")
+    if repairs:
+        yield f"jobpool doctor {pool or ''}".rstrip() + " --repair"
+    if finding.advice:
+        yield ("or: " if repairs else "") + finding.advice

@@ -163,7 +163,7 @@ class Description(str):
 def show_constants(path: Path) -> dict[str, object]:
     """The constants of a pool for people: plain values as they are, a ``Description`` of others.
 
-    Large ones are described unread, and in a pool that is another user's all that would have to be unpickled.
+    Large ones are described unread, and in a pool that is not the user's alone all that would have to be unpickled.
 
     Args:
         path: the pool's args.parquet.
@@ -172,10 +172,11 @@ def show_constants(path: Path) -> dict[str, object]:
         DamagedPoolError: the file cannot be read.
     """
     _, schema = open_arguments(path)
-    pickles = any(encoding == PICKLE.decode() for encoding, _ in _constants_in(schema).values())
+    constants = _constants_in(schema)
+    pickles = any(encoding == PICKLE.decode() for encoding, _ in constants.values())
     show = _shown if pickles and is_alone(path.parent) else _not_loaded
     shown: dict[str, object] = {}
-    for name, (encoding, value) in _constants_in(schema).items():
+    for name, (encoding, value) in constants.items():
         if encoding == FILE:
             shown[name] = Description(f"<{value['kind']}, {value['bytes']:,} bytes>")
         elif encoding == PICKLE.decode():

@@ -70,14 +70,14 @@ def check_segment(paths: PoolPaths, segment: Segment) -> None:
         raise damaged(paths.results / segment.file, segment.ranges, ValueError("it holds other tasks than it should"))
 
 
-def damaged_segments(paths: PoolPaths, segments: Sequence[Segment]) -> dict[str, DamagedPoolError]:
-    """Return what is wrong with the segments that cannot be read, by their names."""
-    found = {}
+def damaged_segments(paths: PoolPaths, segments: Sequence[Segment]) -> list[str]:
+    """Return the names of the segments that cannot be read."""
+    found = []
     for segment in segments:
         try:
             check_segment(paths, segment)
-        except DamagedPoolError as error:
-            found[segment.file] = error
+        except DamagedPoolError:
+            found.append(segment.file)
     return found
 
 
