@@ -53,9 +53,17 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
+def _bytes_of(path: Path, column: str) -> range:
+    """Return where a column lies in a Parquet file."""
+    group = pq.read_metadata(path).row_group(0)
+    (chunk,) = [group.column(each) for each in range(group.num_columns) if group.column(each).path_in_schema == column]
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    return range(start, start + chunk.total_compressed_size)
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "a byte shorter": cut,
-    "a byte changed in its first page": lambda path: flip(path, 40),
+    "a byte changed in its first values": lambda path: flip(path, _bytes_of(path, "task")[-1]),
     "a byte changed in its middle": lambda path: flip(path, path.stat().st_size // 2),
     "a byte changed in its footer": lambda path: flip(path, path.stat().st_size - 60),
     "missing": Path.unlink,
@@ -94,14 +102,6 @@ def test_a_damaged_segment_is_named_with_its_tasks_and_retry_runs_those_alone(fa
     faults.check(pool)
     assert inprocess.run(faults.home, "collect", "pool", "--drop-index").out.count("\n") == TASKS + 1
     assert "all results are whole" in inprocess.run(faults.home, "retry", "--damaged", "pool").err
-
-
-def _bytes_of(path: Path, column: str) -> range:
-    """Return where a column lies in a Parquet file."""
-    group = pq.read_metadata(path).row_group(0)
-    (chunk,) = [group.column(each) for each in range(group.num_columns) if group.column(each).path_in_schema == column]
-    start = chunk.dictionary_page_offset or chunk.data_page_offset
-    return range(start, start + chunk.total_compressed_size)
 
 
 @pytest.mark.scenario(13)
