@@ -16,9 +16,9 @@ from jobpool_cli.doctor.findings import Finding, bad, ok, warn
 from jobpool_cli.doctor.places import check_clock, check_place
 from jobpool_cli.errors import JobPoolError
 from jobpool_cli.finding import by_age
-from jobpool_cli.layout import FOLDER_MODE, TEMPORARY_PREFIX, PoolPaths, pools_folder
+from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths, pools_folder
 from jobpool_cli.store.manifest import Manifest
-from jobpool_cli.store.ownership import may_others_write
+from jobpool_cli.store.ownership import others_rights
 from jobpool_cli.supervisor.lock import is_held
 
 LINGER = Path("/var/lib/systemd/linger")
@@ -94,11 +94,12 @@ def _permissions(home: Path, pools: Path) -> Iterator[Finding]:
         if not folder.exists():
             continue
         found, name = folder.stat(), shlex.quote(str(folder))
+        rights = others_rights(found)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             yield bad("home", f"{folder} may not be read and written", f"see whose it is: ls -ld {name}")
-        elif may_others_write(found) and not found.st_mode & stat.S_ISVTX:
+        elif rights & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
             yield bad("home", f"others may write to {folder}, and could put code of theirs there", f"chmod go-w {name}")
-        elif found.st_mode & ~FOLDER_MODE & 0o777:
+        elif rights:
             yield warn(
                 "home", f"others may look into {folder} (the pools in it are closed to them)", f"chmod 700 {name}"
             )

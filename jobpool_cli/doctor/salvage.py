@@ -12,8 +12,10 @@ import os
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobpool_cli.doctor.findings import Finding, ok, warn
-from jobpool_cli.errors import refused
+from jobpool_cli.errors import DiskError, MachineError, refused
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store import durable
 from jobpool_cli.store.aside import set_aside
 from jobpool_cli.store.footers import footer_crc
-from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.store.manifest import MOST, Manifest
 from jobpool_cli.store.outcomes.table import table_of
 from jobpool_cli.store.ranges import Range, contains, merged, without
-from jobpool_cli.store.state.problems import shown_ranges
+from jobpool_cli.store.state.problems import explain, shown_ranges
 from jobpool_cli.store.state.writer import StateWriter, create_database
 
 LOG = ("-wal", "-shm")
@@ -39,9 +41,8 @@ PAGES_AT = 28
 REBUILT = "state.db was damaged, and rebuilt by jobpool doctor"
 FAILED = ("error", "timeout", "crash")
 FACTS = ["task", "attempt", "udf", "started", "duration_ns"]
-
-# What the system may say of a file that is damaged or gone; anything else says something of the machine.
-DAMAGED = (None, errno.ENOENT, errno.EINVAL, errno.EIO)
+# What reading a file may end with because of what is in it, or where it lies; anything else is the machine's.
+DAMAGED = frozenset({None, errno.ENOENT, errno.EINVAL, errno.EIO})
 
 Row = dict[str, Any]
 
@@ -64,16 +65,20 @@ class _Whole:
         ranges = tuple(merged((task, task + 1) for task in tasks))
         if not tasks or sum(high - low for low, high in ranges) != len(tasks):
             return None
-        if ranges[0][0] < 0 or ranges[-1][1] > self.n_jobs or without(ranges, self.done) != list(ranges):
+        if ranges[0][0] < 0 or ranges[-1][1] > self.n_jobs or without(ranges, merged(self.done)) != list(ranges):
             return None
-        self.done = merged([*self.done, *ranges])
-        for udf in table["udf"].to_pylist():
-            self.by_udf[udf] = self.by_udf.get(udf, 0) + 1
-        self.attempts |= {
+        # All of it before any is taken in: a value may be missing.
+        udfs = Counter(int(udf) for udf in table["udf"].to_pylist())
+        again = {
             task: attempt for task, attempt in zip(tasks, table["attempt"].to_pylist(), strict=True) if attempt > 1
         }
         ends = zip(table["started"].cast("int64").to_pylist(), table["duration_ns"].to_pylist(), strict=True)
-        self.last_finished = max(self.last_finished or 0, *(start + took // 1000 for start, took in ends))
+        last = max(start + took // 1000 for start, took in ends)
+        self.done += ranges
+        for udf, many in udfs.items():
+            self.by_udf[udf] = self.by_udf.get(udf, 0) + many
+        self.attempts |= again
+        self.last_finished = max(self.last_finished or 0, last)
         return ranges
 
 
@@ -85,13 +90,13 @@ def rebuild(paths: PoolPaths, manifest: Manifest) -> Iterator[Finding]:
     yield from _take_segments(paths, known)
     for blob in rows.get("inbox", []):
         with contextlib.suppress(KeyError, TypeError, ValueError, pa.ArrowException):
-            if zlib.crc32(blob["outcomes"]) == blob["crc"]:
+            if zlib.crc32(blob["outcomes"]) == blob["crc"] and isinstance(blob["kind"], str):
                 ranges = known.add(table_of(blob["outcomes"]))
                 if ranges is not None:
                     known.blobs.append({**blob, "ranges": ranges})
     temporary = durable.temporary_beside(paths.state_db)
     try:
-        _write(temporary, paths, known, rows)
+        dropped = _write(temporary, paths, known, rows)
         if os.path.lexists(paths.state_db):
             _keep(paths)
         for suffix in LOG:
@@ -102,6 +107,8 @@ def rebuild(paths: PoolPaths, manifest: Manifest) -> Iterator[Finding]:
             Path(f"{temporary}{suffix}").unlink(missing_ok=True)
     what = "a copy in aside tells" if source is not None and paths.aside in source.parents else "the damaged file tells"
     yield from _told(paths, known, rows, what)
+    if dropped:
+        yield warn("state.db", f"rows that held what jobpool never wrote, and were dropped: {dropped:,}")
 
 
 def _source(paths: PoolPaths) -> Path | None:
@@ -134,21 +141,23 @@ def _take_segments(paths: PoolPaths, known: _Whole) -> Iterator[Finding]:
         try:
             os.close(durable.open_old(path))
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                # All columns are read, so that every page has been looked at.
-                groups = (file.read_row_group(number) for number in range(file.num_row_groups))
-                facts = pa.concat_tables([group.select(FACTS) for group in groups])
-            ranges = known.add(facts)
-            why = "its tasks are in another file, or not of this pool"
+                # All columns are read, so that every page has been looked at; few are kept.
+                groups = [file.read_row_group(number).select(FACTS) for number in range(file.num_row_groups)]
             footer = footer_crc(path)
+            ranges = known.add(pa.concat_tables(groups))
+            why = "its tasks are in another file, or not of this pool"
+        except MemoryError:  # Arrow's own is one of its exceptions, too
+            raise
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) not in DAMAGED:
-                raise
-            ranges, why = None, str(error).splitlines()[0]
+            if isinstance(error, OSError) and error.errno not in DAMAGED:
+                raise MachineError(f"{path} cannot be read: {error.strerror or error}") from error
+            ranges, why = None, (str(error).splitlines() or [type(error).__name__])[0]
         if ranges is None:
             kept = set_aside(paths, path)
             yield warn(
                 f"results/{path.name}",
-                f"it could not be used ({why}), and was moved to {kept.relative_to(paths.root) if kept else 'aside'}",
+                f"it could not be used ({why}), and "
+                + (f"was moved to {kept.relative_to(paths.root)}" if kept is not None else "is gone"),
                 "what was in it is pending: jobpool resume",
             )
         else:
@@ -162,25 +171,22 @@ def _take_segments(paths: PoolPaths, known: _Whole) -> Iterator[Finding]:
 def _readable_rows(source: Path, paths: PoolPaths) -> dict[str, list[Row]]:
     """Return the rows that can be read, by table."""
     place = paths.root / f".tmp-{os.urandom(6).hex()}-salvage"
-    durable.make_folder(place)
+    copy = place / "state.db"
     try:
-        copy = place / "state.db"
-        for suffix in ("", "-wal"):
-            try:
-                shutil.copyfile(f"{source}{suffix}", f"{copy}{suffix}")
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                # A part of a copy would be taken for all that is left.
-                raise refused(error, f"a copy of {source}{suffix}") from error
+        durable.make_folder(place)
+        shutil.copyfile(source, copy)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(f"{source}-wal", f"{copy}-wal")
         rows = _rows_of(copy)
         if "counters" not in rows:
             # The first page says where all tables lie, and is the same in every pool.
             _give_first_page(copy, place)
             rows = _rows_of(copy)
-        return rows
+    except OSError as error:
+        raise refused(error, f"{source} cannot be copied, and nothing is mended without what it tells") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
+    return rows
 
 
 def _give_first_page(copy: Path, place: Path) -> None:
@@ -198,11 +204,11 @@ def _rows_of(path: Path) -> dict[str, list[Row]]:
     tables = ("counters", "inbox", "failures", "tracebacks", "attempts", "cancelled", "requests")
     found: dict[str, list[Row]] = {}
     for table in tables:
-        with contextlib.suppress(sqlite3.Error):
+        with _as_far_as_readable(path):
             by_id: dict[int, Row] = {}
             # From both ends, as far as the damage.
             for order in ("ASC", "DESC"):
-                with contextlib.closing(sqlite3.connect(path)) as connection, contextlib.suppress(sqlite3.Error):
+                with contextlib.closing(sqlite3.connect(path)) as connection, _as_far_as_readable(path):
                     connection.row_factory = sqlite3.Row
                     connection.text_factory = lambda data: data.decode("utf-8", "replace")
                     connection.execute("PRAGMA trusted_schema = OFF")
@@ -214,14 +220,70 @@ def _rows_of(path: Path) -> dict[str, list[Row]]:
     return found
 
 
+@contextlib.contextmanager
+def _as_far_as_readable(path: Path) -> Iterator[None]:
+    """Pass over damage, and over nothing that the disk refuses."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        told = explain(error, path)
+        if isinstance(told, DiskError):
+            raise told from error
+
+
 # --- the new one
 
 
-def _write(path: Path, paths: PoolPaths, known: _Whole, rows: dict[str, list[Row]]) -> None:
+class _Sieve:
+    """Tables like a pool's, apart from it: what they do not take, the new database would not either."""
+
+    def __init__(self) -> None:
+        """Make them, empty."""
+        self.dropped = 0
+        # Without a name it is a file of SQLite's own.
+        self._connection = sqlite3.connect("")
+        schema = resources.files("jobpool_cli.store.state").joinpath("schema.sql").read_text(encoding="utf-8")
+        self._connection.executescript(schema)
+
+    def taken(self, table: str, rows: Iterable[Row]) -> list[Row]:
+        """Return the rows that a table takes, and count the others."""
+        # Names of ours.
+        names = [name for _, name, *_ in self._connection.execute(f"PRAGMA table_info({table})")]
+        insert = f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+        found = []
+        for row in rows:
+            try:
+                self._connection.execute(insert, [row[name] for name in names])
+            except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, KeyError):
+                self.dropped += 1
+            else:
+                found.append(row)
+        return found
+
+    def close(self) -> None:
+        """Delete them."""
+        self._connection.close()
+
+
+def _write(path: Path, paths: PoolPaths, known: _Whole, rows: dict[str, list[Row]]) -> int:
+    """Write the new database; return how many rows of the old one could not be taken over."""
+    try:
+        with contextlib.closing(_Sieve()) as sieve:
+            rows = {
+                table: found if table in {"counters", "inbox"} else sieve.taken(table, found)
+                for table, found in rows.items()
+            }
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    _fill(path, paths, known, rows)
+    return sieve.dropped
+
+
+def _fill(path: Path, paths: PoolPaths, known: _Whole, rows: dict[str, list[Row]]) -> None:
     create_database(path)
     texts = {row["id"]: row["text"] for row in rows.get("tracebacks", [])}
     failures = [row for row in rows.get("failures", []) if _is_failure(row, known.n_jobs)]
-    done = known.done
+    done = merged(known.done)
     failed = {row["task"] for row in failures if row["current"] and not contains(done, row["task"])}
     settled = merged([*done, *((task, task + 1) for task in failed)])
     cancelled = [
@@ -232,7 +294,8 @@ def _write(path: Path, paths: PoolPaths, known: _Whole, rows: dict[str, list[Row
     attempts = {**known.attempts}
     since: dict[int, int] = {}
     for row in rows.get("attempts", []):
-        if type(row["task"]) is type(row["attempt"]) is int and 0 <= row["task"] < known.n_jobs:
+        numbers = (row["task"], row["attempt"])
+        if all(type(each) is int and 0 <= each < MOST for each in numbers) and row["task"] < known.n_jobs:
             attempts[row["task"]] = max(row["attempt"], attempts.get(row["task"], 1))
             since[row["task"]] = row["since"]
     for row in failures:
@@ -271,8 +334,8 @@ def _restore_counters(writer: StateWriter, paths: PoolPaths, counters: list[Row]
     versions = [int(each.name[1:]) for each in paths.udf.glob("v*") if each.name[1:].isdecimal()]
     udf = max(versions, default=1)
     for row in counters:
-        writer.set_paused(paused=row["paused"] == 1)
-        if row["udf"] in versions:
+        writer.set_paused(paused=row.get("paused") == 1)
+        if row.get("udf") in versions:
             udf = row["udf"]
     writer.mark_code(udf)
 
@@ -280,8 +343,8 @@ def _restore_counters(writer: StateWriter, paths: PoolPaths, counters: list[Row]
 def _is_failure(row: Row, n_jobs: int) -> bool:
     numbers = (row["task"], row["attempt"], row["udf"])
     return (
-        all(type(each) is int for each in numbers)
-        and 0 <= row["task"] < n_jobs
+        all(type(each) is int and 0 <= each < MOST for each in numbers)
+        and row["task"] < n_jobs
         and row["state"] in FAILED
         and isinstance(row["type"], str)
         and isinstance(row["message"], str)

@@ -28,8 +28,8 @@ STDOUT, STDERR = 1, 2
 LOOKS = 20
 BETWEEN_LOOKS_SECONDS = 0.002
 
-# The log of a worker of some pool.
-_LOG = re.compile(r"/logs/worker-[0-9]+\.log$")
+# The log of a worker or a supervisor of some pool, in the pool's folder.
+_LOG = re.compile(r"(.*)/(logs/worker-[0-9]+\.log|supervisor\.log)$")
 
 _inherited: tuple[int, int] | None = None
 _adopts = False
@@ -58,7 +58,7 @@ def kill_marked(mark: str, logs: Path | None = None) -> None:
         mark: the beginning.
         logs: the folder of the pool's logs, or one worker's log. A process without any mark is killed, too, if its
             output goes there: it scrubbed its environment. Those of other users are not ours to touch; and what
-            writes to another pool's log is that one's: this pool is a copy of it, and bears its id.
+            writes to another pool's log, or descends from what does, is that one's: a copy bears the same id.
     """
     place = str(logs.resolve()) if logs is not None else None
     for _ in range(LOOKS):
@@ -97,9 +97,23 @@ def _is_of(pid: int, own: str, mark: str, logs: Path | None) -> bool:
         return False
     if logs is None:
         return True
-    outputs = [output for output in _outputs(pid) if _LOG.search(output)]
-    folder = str(logs.resolve() if logs.is_dir() else logs.resolve().parent)
-    return not outputs or any(output.startswith(f"{folder}/") for output in outputs)
+    root = logs.parent if logs.is_dir() else logs.parent.parent
+    place = _pool_of(pid)
+    # A mount may show one folder in two places.
+    return place is None or not place.exists() or os.path.samefile(place, root)
+
+
+def _pool_of(pid: int) -> Path | None:
+    """Return the folder of the pool to whose logs a process writes, or what it descends from; None if none does."""
+    while pid > 1:
+        for output in _outputs(pid):
+            if found := _LOG.fullmatch(output):
+                return Path(found[1])
+        try:
+            pid = _parent(pid)
+        except OSError:  # it has ended
+            break
+    return None
 
 
 def _writes_to(pid: int, place: str) -> bool:
@@ -170,9 +184,18 @@ def kill_these(processes: Collection[tuple[int, int]]) -> None:
 
 def _birth(pid: int) -> int | None:
     """Return when a process began, in clock ticks since the machine did; None if it is dead."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        words = file.read().rpartition(b")")[2].split()
+    words = _stat(pid)
     return None if words[0] in b"ZX" else int(words[19])
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return what ``/proc/PID/stat`` says after the name: the state, the parent, and so on (see proc(5))."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
 
 
 def needed_descriptors(processes: int) -> int:

@@ -192,15 +192,16 @@ def _of_folders(pools: Path, owner: int) -> Iterator[Flaw]:
             continue
         if found.st_uid not in {owner, ROOT_USER}:
             yield Flaw(folder, f"belongs to {_user(found.st_uid)}", "let them be of one owner")
-        elif not found.st_mode & stat.S_ISVTX and may_others_write(found):
+        elif not found.st_mode & stat.S_ISVTX and others_rights(found) & (_GROUP | _OTHERS):
             yield Flaw(folder, "may be written to by others", f"take that right away: chmod go-w {_quoted(folder)}")
 
 
-def may_others_write(folder: os.stat_result) -> bool:
-    """Whether others than the owner may write to a folder; a group of the owner alone is nobody else."""
-    if folder.st_mode & _OTHERS:
-        return True
-    return bool(folder.st_mode & _GROUP) and not _is_own_group(folder.st_uid, folder.st_gid)
+def others_rights(folder: os.stat_result) -> int:
+    """Return the bits of a folder's mode that give others a right; a group of the owner alone is nobody else."""
+    rights = folder.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    if rights & stat.S_IRWXG and _is_own_group(folder.st_uid, folder.st_gid):
+        rights &= stat.S_IRWXO
+    return rights
 
 
 def _is_own_group(user: int, group: int) -> bool:

@@ -319,29 +319,21 @@ class StateWriter:
         cancelled: Ranges,
         requests: Sequence[tuple[Any, ...]],
     ) -> None:
-        """Fill an empty database with the rows that were rescued from a damaged one; ``recount`` sets its counters.
-
-        A row that holds something of a wrong type is left out.
-        """
+        """Fill an empty database with the rows that were rescued from a damaged one; ``recount`` sets its counters."""
         for segment in segments:
             self._add_segment(*segment)
         for blob in blobs:
             rows = sum(high - low for low, high in blob["ranges"])
             self.add_successes(blob["ranges"], rows, blob["kind"], blob["outcomes"], 0)
-        self._insert_sound("INSERT OR IGNORE INTO tracebacks VALUES (?, ?)", tracebacks.items())
+        self._connection.executemany("INSERT INTO tracebacks VALUES (?, ?)", tracebacks.items())
         names = [row[1] for row in self._run("PRAGMA table_info(failures)")]
-        self._insert_sound(
-            f"INSERT OR IGNORE INTO failures VALUES ({', '.join('?' * len(names))})",  # noqa: S608
+        self._connection.executemany(
+            f"INSERT INTO failures VALUES ({', '.join('?' * len(names))})",  # noqa: S608
             [[row[name] for name in names] for row in failures],
         )
-        self.set_attempts([each for each in attempts if all(type(number) is int for number in each)])
+        self.set_attempts(attempts)
         self._connection.executemany("INSERT INTO cancelled VALUES (?, ?)", cancelled)
-        self._insert_sound("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?)", requests)
-
-    def _insert_sound(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        for row in rows:
-            with contextlib.suppress(sqlite3.IntegrityError):
-                self._connection.execute(sql, row)
+        self._connection.executemany("INSERT INTO requests VALUES (?, ?, ?, ?)", requests)
 
     def set_paused(self, *, paused: bool) -> None:
         """Remember whether tasks are handed out."""
