@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+# What is looked at for a pool, and is the machine's.
+DISK, FILE_SYSTEM = "disk", "file system"
+
 
 class Mark(StrEnum):
     """How bad it is."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobpool_cli.doctor.findings import Finding, bad, ok, warn
+from jobpool_cli.doctor.findings import DISK, FILE_SYSTEM, Finding, bad, ok, warn
 from jobpool_cli.store import durable
 
 # Local file systems keep the memory that SQLite's readers and writers share; these do so within one machine at best.
@@ -21,25 +21,23 @@ CLOCK_SECONDS = 5.0
 
 def check_place(folder: Path) -> Iterator[Finding]:
     """Look at the file system that a folder is on."""
-    kind, options = _mount_of(folder)
+    kind = _kind_of(folder)
     if NETWORK.fullmatch(kind) or kind in {"fuse.sshfs", "fuse.glusterfs"}:
         yield warn(
-            "file system",
+            FILE_SYSTEM,
             f"{folder} is on a network file system ({kind}): SQLite's write-ahead log works there on one machine only",
             "run all commands on one machine, or keep pools on a local disk: --home, JOBPOOL_HOME",
         )
-    if "ro" in options:
-        yield bad("file system", f"{folder} is mounted read-only", "mount it for writing, or choose another home")
     found = os.statvfs(folder)
+    if found.f_flag & os.ST_RDONLY:
+        yield bad(FILE_SYSTEM, f"{folder} is mounted read-only", "mount it for writing, or choose another home")
     free = found.f_bavail * found.f_frsize
     if durable.is_nearly_full(folder) or (found.f_files and not found.f_favail):
-        yield bad(
-            "disk", f"the disk of {folder} is full", "free some space: pools that wait for it go on by themselves"
-        )
+        yield bad(DISK, f"the disk of {folder} is full", "free some space: pools that wait for it go on by themselves")
     elif free < LOW_BYTES:
-        yield warn("disk", f"the disk of {folder} has {_size(free)} left", "free some space before it is full")
+        yield warn(DISK, f"the disk of {folder} has {_size(free)} left", "free some space before it is full")
     else:
-        yield ok("disk", f"{_size(free)} free on {kind}")
+        yield ok(DISK, f"{_size(free)} free on {kind}")
 
 
 def check_clock(created: datetime, what: str) -> Iterator[Finding]:
@@ -54,11 +52,11 @@ def check_clock(created: datetime, what: str) -> Iterator[Finding]:
         )
 
 
-def _mount_of(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the type and the options of the mount that a folder is on."""
+def _kind_of(folder: Path) -> str:
+    """Return the type of the file system that a folder is on."""
     wanted = os.path.realpath(folder)
     best = -1
-    found: tuple[str, tuple[str, ...]] = ("an unknown file system", ())
+    found = "an unknown file system"
     try:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -69,7 +67,7 @@ def _mount_of(folder: Path) -> tuple[str, tuple[str, ...]]:
         place = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         # The last of several mounts at one place is the one that is seen.
         if (wanted == place or wanted.startswith(place.rstrip("/") + "/")) and len(place) >= best:
-            best, found = len(place), (after.split()[0], tuple(fields[5].split(",")))
+            best, found = len(place), after.split()[0]
     return found
 
 

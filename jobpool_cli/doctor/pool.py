@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobpool_cli.doctor.findings import Finding, Mark, bad, ok, warn
+from jobpool_cli.doctor.findings import FILE_SYSTEM, Finding, Mark, bad, ok, warn
 from jobpool_cli.doctor.places import check_clock, check_place
 from jobpool_cli.engines.processes import marked_processes
 from jobpool_cli.errors import DamagedPoolError, JobPoolError, MachineError, OtherFormatError
@@ -41,7 +41,7 @@ def examine(paths: PoolPaths) -> Iterator[Finding]:
         yield bad("pool.json", error.message, _advice(error))
     looks = [
         ("permissions", _permissions(paths)),
-        ("file system", check_place(paths.root)),
+        (FILE_SYSTEM, check_place(paths.root)),
         ("folders", _folders(paths)),
         ("udf", _code(paths)),
         ("args.parquet", _arguments(paths, manifest)),

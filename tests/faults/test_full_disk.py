@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,13 @@ def test_a_pool_that_nobody_works_on_is_read_on_a_full_disk(faults: Faults, smal
             faults.jobpool(verb, "pool", home=small)
         refused = faults.jobpool("retry", "pool", "--cancelled", home=small)
         assert "Traceback" not in refused.stderr
+        # The pool is whole: it is the machine that needs something.
+        assert "the disk of" in faults.jobpool("doctor", "pool", home=small, code=6).stdout
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    try:
+        assert "is mounted read-only" in faults.jobpool("doctor", "pool", home=small, code=6).stdout
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small)], check=True)
     faults.check(pool, audit=None)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from jobpool_cli.cli import options, render
-from jobpool_cli.doctor.findings import Finding, Mark, bad, ok
+from jobpool_cli.doctor.findings import DISK, FILE_SYSTEM, Finding, Mark, bad, ok
 from jobpool_cli.errors import ExitCode, JobPoolError
 from jobpool_cli.finding import by_age, find
 from jobpool_cli.layout import PoolPaths, home_folder, pools_folder
@@ -55,9 +55,9 @@ def command(
 
         for finding in mend(paths):
             _show(finding, root.name, json=json, done=True)
-    marks = {_show(finding, root.name, json=json) for finding in examine(paths)}
-    if Mark.BAD in marks:
-        raise typer.Exit(ExitCode.DAMAGED)
+    wrong = {finding.subject for finding in examine(paths) if _show(finding, root.name, json=json) is Mark.BAD}
+    if wrong:
+        raise typer.Exit(ExitCode.DAMAGED if wrong - {DISK, FILE_SYSTEM} else ExitCode.SYSTEM)
     if not json:
         render.note(f"{root.name} is whole")
 
@@ -87,7 +87,7 @@ def _in_short(name: str, paths: PoolPaths) -> Finding:
     try:
         # The disk is everybody's, and told of once.
         found = [
-            each for each in examine(paths) if each.mark is not Mark.OK and each.subject not in {"disk", "file system"}
+            each for each in examine(paths) if each.mark is not Mark.OK and each.subject not in {DISK, FILE_SYSTEM}
         ]
     except (JobPoolError, OSError) as error:
         return bad(name, str(error))
