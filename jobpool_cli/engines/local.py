@@ -38,6 +38,7 @@ from jobpool_cli.store.slots import (
     POSITION_BITS,
     STARTED,
     SharedSlots,
+    is_elsewhere,
     position_in,
     reset,
 )
@@ -174,13 +175,14 @@ class LocalEngine:
     def trim(self, slot: int, batch: int) -> int | None:
         """Lower the slot's limit to just behind the running position; see ``store.slots`` for why that is safe."""
         view = self._views[slot]
-        position = position_in(view, batch)
-        if position is None:
+        # One that has read the batch and not begun it: what it reads of it may take a while.
+        kept = _kept(view, batch)
+        if kept is None or slot not in self._processes:
             return None
-        view[LIMIT] = batch << POSITION_BITS | (position + 1)
+        view[LIMIT] = batch << POSITION_BITS | kept
         time.sleep(TRIM_WAIT_SECONDS)
-        position = position_in(view, batch)
-        return None if position is None else self._processes[slot].reports.trimmed(batch, position + 1)
+        kept = _kept(view, batch)
+        return None if kept is None else self._processes[slot].reports.trimmed(batch, kept)
 
     def kill(self, slot: int, cause: str) -> None:
         """Ask the worker's processes to end; those that do not within the grace period are killed by ``poll``."""
@@ -363,6 +365,14 @@ class LocalEngine:
             return None
         elapsed = time.monotonic_ns() - view[STARTED]
         return word if elapsed > timeout * 1e9 and view[POSITION] == word else None
+
+
+def _kept(view: memoryview, batch: int) -> int | None:
+    """Return how many leading tasks of a batch its worker has begun; None if it is past it, or in another."""
+    position = position_in(view, batch)
+    if position is not None:
+        return position + 1
+    return None if is_elsewhere(view, batch) else 0
 
 
 def _cause(process: WorkerProcess, word: int) -> str:

@@ -1,7 +1,7 @@
 """Shared memory: what each worker process runs right now, without a message or a system call per task.
 
 The file ``slots`` holds ``MAX_SLOTS`` records of sixteen signed 64-bit words in the machine's byte order. The worker
-writes the first seven words; the others are the supervisor's; readers such as ``status`` only look.
+writes POSITION to LOG_START and DONE; the others are the supervisor's; readers such as ``status`` only look.
 
 =========== ======================================================================================================
 word        meaning
@@ -18,11 +18,13 @@ BEAT        of the first record only: ``time.monotonic_ns()`` of a moment, not l
 HELD        of the first record only: why the disk does not take what the supervisor writes, as the system's number
             for such an error; 0 while it does
 ENDED       of the first record only: the same of a supervisor that gave up because of it
+DONE        the batch that the worker came to the end of last; -1: none yet
 =========== ======================================================================================================
 
 A batch's tail is taken back without a lock. The worker first publishes POSITION and then reads LIMIT; the supervisor
 first writes LIMIT, waits until that store has long reached the worker, and then reads POSITION: whatever lies behind
-the position that it sees, the worker has not begun and will not begin.
+the position that it sees, the worker has not begun and will not begin. Of a batch that it does not see the worker in,
+it has begun nothing, unless DONE, which the worker writes before it shows that it is in no task, says that it is over.
 
 The file has its blocks on the disk from the beginning: it is where `status` learns that the disk is full, and a store
 to shared memory that finds no block for it kills the process.
@@ -45,7 +47,7 @@ MAX_SLOTS = MAX_PROCESSES
 WORDS = 16
 SLOT_BYTES = WORDS * 8
 
-WORKER, PID, POSITION, STARTED, FIRST, ATTEMPT, LOG_START, LIMIT, BEAT, HELD, ENDED = range(11)
+WORKER, PID, POSITION, STARTED, FIRST, ATTEMPT, LOG_START, LIMIT, BEAT, HELD, ENDED, DONE = range(12)
 
 IDLE = -1
 POSITION_BITS = 32
@@ -84,7 +86,7 @@ class SharedSlots:
 def reset(slot: memoryview, worker: int, pid: int) -> None:
     """Give a slot to a new worker process."""
     slot[POSITION] = IDLE
-    slot[LIMIT] = IDLE
+    slot[LIMIT] = slot[DONE] = IDLE
     slot[WORKER] = worker
     slot[PID] = pid
 
@@ -93,6 +95,12 @@ def position_in(slot: memoryview, batch: int) -> int | None:
     """Return the position at which the slot's worker is in a batch, None if it is not in that batch."""
     word: int = slot[POSITION]
     return word & POSITION_MASK if word != IDLE and word >> POSITION_BITS == batch else None
+
+
+def is_elsewhere(slot: memoryview, batch: int) -> bool:
+    """Return whether the slot's worker is in another batch than this one, or past it."""
+    word: int = slot[POSITION]
+    return (word != IDLE and word >> POSITION_BITS != batch) or slot[DONE] == batch
 
 
 def silent_for(path: Path) -> float:

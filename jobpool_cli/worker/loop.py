@@ -22,6 +22,7 @@ from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store.arguments.rows import TaskArguments
 from jobpool_cli.store.slots import (
     ATTEMPT,
+    DONE,
     FIRST,
     IDLE,
     LIMIT,
@@ -228,6 +229,7 @@ class Worker:
                 add_end(ended)
                 add_result(result)
         self._capture.restore()
+        slot[DONE] = order.batch
         slot[POSITION] = IDLE
         self._done = None
         self._outbox.flush(final=True)
@@ -254,11 +256,15 @@ class Worker:
 
     def _fail_batch(self, order: BatchOrder, error: Exception) -> None:
         """Report the same failure for every task of a batch; the log tells it once, in the range of each of them."""
+        # First of all: whatever limit is set from now on counts for nothing.
+        self._slot[DONE] = order.batch
+        base = order.batch << POSITION_BITS
+        limit = self._slot[LIMIT] - base
         now, log_start, described = time.monotonic_ns(), self._capture.end_of_output(), describe(error)
         self._outbox.open(order, log_start)
         self._show(described)
         failure = {**described, "started": now, "duration": 0, "log": [log_start, self._capture.end_of_output()]}
-        for position in range(order.size):
+        for position in range(limit if 0 <= limit < order.size else order.size):
             self._outbox.add_failure({**failure, "position": position})
         self._outbox.flush(final=True)
 

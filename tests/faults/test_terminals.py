@@ -21,8 +21,12 @@ from tests.terminals import Screen
 
 Open = Callable[[list[str]], Screen]
 
-# Makes the terminal the one that controls the session, so that Ctrl-C is a signal and a hang-up, too.
-TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+# Makes the terminal the one that controls the session, so that Ctrl-C is a signal and a hang-up, too: also where the
+# tests run under nohup.
+TAKE = """import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])"""
 HELD = "def f(x: int) -> int:\n    _audit()\n    _wait_for('go')\n    return x * x\n"
 
 

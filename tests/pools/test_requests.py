@@ -225,6 +225,25 @@ def test_mended_code_must_take_the_pending_tasks_too_and_runs_them(bench: Bench)
     check_invariants(pool, square)
 
 
+def test_a_batch_that_a_worker_has_read_and_not_begun_does_not_run_with_old_code(bench: Bench) -> None:
+    body = "def f(x: int):\n    time.sleep(0.01)\n    return 1 // 0 if x < 2 else x * x\n"
+    pool = bench.map(body, 400, options=PoolOptions(workers=1))
+    until(lambda: pool.snapshot().counts[TaskState.SUCCESS] > 20)
+    pool.pause()
+    until(lambda: not pool.running_tasks())
+    # In the worker, whose first batch waits for it to be imported; not where `retry` looks at it.
+    slow = "if 'jobpool_cli.worker.loop' in sys.modules:\n    open(os.path.join(FOLDER, 'importing'), 'w').close()\n"
+    slow += "    _wait_for('import')\ndef f(x: int):\n    _audit('old')\n    return x * x\n"
+    pool.retry([0], udf=bench.write(slow, "slow.py"))
+    pool.resume()
+    until((bench.folder / "importing").exists)
+    pool.retry(udf=bench.write("def f(x: int):\n    return x * x\n", "mended.py"))
+    bench.release("import")
+    pool.follow(60)
+    assert bench.audit("old").total() <= 1
+    check_invariants(pool, square)
+
+
 def test_mended_code_helps_an_interrupted_pool_whose_code_does_not_load_any_more(bench: Bench) -> None:
     body = "assert not os.path.exists(os.path.join(FOLDER, 'broken'))\n"
     body += "def f(x: int):\n    _wait_for('go') if x else 1 // 0\n    return x * x\n"

@@ -255,9 +255,12 @@ class Model:
 
     def trim(self, slot: int, batch: int) -> Event | None:
         fake = self.workers[slot]
-        if fake is None or fake.current is None or fake.current.batch != batch or not (self.trims and fake.running):
+        if fake is None or fake.current is None or fake.current.batch != batch or not self.trims:
             return None
-        kept = fake.position + 1
+        # One that has begun nothing yet gives all of it back; between two tasks, nobody can tell.
+        if not fake.running and fake.position:
+            return None
+        kept = fake.position + fake.running
         self.release(fake.tasks[kept : fake.limit])
         fake.limit = min(fake.limit, kept)
         return BatchTrimmed(slot, batch, kept)

@@ -6,8 +6,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from jobpool_cli.errors import InputError
+from jobpool_cli.show.text import shorten
 from jobpool_cli.store.arguments.raw import Form, RawArguments
 from jobpool_cli.store.arguments.signature import Signature
+
+# What a table that is none takes for names may be anything, of any length.
+NAME_CHARACTERS = 60
+NAMES_LISTED = 20
 
 
 def match_names(signature: Signature, raw: RawArguments, constants: Mapping[str, object]) -> None:
@@ -80,7 +85,7 @@ def _missing(signature: Signature, raw: RawArguments, missing: Sequence[str], un
         once = once if raw.form is Form.TABLE else f"give one value for all rows: --set {missing[0]}=VALUE"
         otherwise = f"add the column, or {once}"
     if not guesses and unknown:
-        message += f" (its {noun}s: {', '.join(columns)})"
+        message += f" (its {noun}s: {_listed(columns)})"
     return InputError(message, "; ".join(guesses) or otherwise)
 
 
@@ -104,14 +109,19 @@ def _unknown(signature: Signature, raw: RawArguments, unknown: Sequence[str]) ->
     drop = f"drop {'it' if len(unknown) == 1 else 'them'}"
     if raw.form is Form.DICTS:
         row = raw.objects[unknown[0]].row(0)
-        message = f"item {row} of {raw.source} has a key that {signature} does not take: {unknown[0]}"
+        message = f"item {row} of {raw.source} has a key that {signature} does not take: {_listed(unknown[:1])}"
         if not guess and len(unknown) == len(columns):
             return InputError(message, dicts_as_values(signature))
     else:
         noun = "a column" if len(unknown) == 1 else "columns"
-        message = f"{raw.source} has {noun} that {signature} does not take: {', '.join(unknown)}"
+        message = f"{raw.source} has {noun} that {signature} does not take: {_listed(unknown)}"
     hint = f"{guess} {drop}, or let {signature.function} accept any name with **kwargs"
     return InputError(message, hint.strip())
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [shorten(name, NAME_CHARACTERS) for name in names[:NAMES_LISTED]]
+    return ", ".join(shown) + (f", and {len(names) - NAMES_LISTED:,} more" if names[NAMES_LISTED:] else "")
 
 
 def _close(name: str, names: Sequence[str], otherwise: str | None = None) -> str:
