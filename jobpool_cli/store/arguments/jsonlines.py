@@ -30,6 +30,8 @@ def _table(rows: list[dict[str, Any]], name: str) -> pa.Table:
     for column in names:
         if not column.strip():
             raise InputError(f"{name}: a key is empty", "every key names an argument")
+        if not _is_text(column):
+            raise InputError(f"{name}: the key {column!a:.100} is no text: it has half of a surrogate pair")
     encoded = [json_column(column, values) for column, values in zip(names, columns, strict=True)]
     if not encoded:
         # Objects without keys: rows without arguments still count.
@@ -70,6 +72,14 @@ def _parse_rows(data: bytes, name: str) -> list[dict[str, Any]]:
     except RecursionError:
         raise InputError(f"{name} line {line}: nested too deeply") from None
     return rows
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(value: object) -> str:
