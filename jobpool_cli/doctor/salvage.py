@@ -31,11 +31,10 @@ from jobpool_cli.store.footers import footer_crc
 from jobpool_cli.store.manifest import MOST, Manifest
 from jobpool_cli.store.outcomes.table import table_of
 from jobpool_cli.store.ranges import Range, contains, merged, without
-from jobpool_cli.store.state.problems import explain, shown_ranges
+from jobpool_cli.store.state.problems import PAGE_BYTES, explain, shown_ranges
 from jobpool_cli.store.state.writer import StateWriter, create_database
 
 LOG = ("-wal", "-shm")
-PAGE_BYTES = 4096
 # In a database's header: how many pages it has.
 PAGES_AT = 28
 REBUILT = "state.db was damaged, and rebuilt by jobpool doctor"

@@ -15,6 +15,8 @@ from jobpool_cli.layout import APPLICATION_ID, FORMAT_VERSION
 from jobpool_cli.store import durable
 
 BUSY_TIMEOUT_SECONDS = 10.0
+# SQLite's own choice where none is made.
+PAGE_BYTES = 4096
 # How many ranges of tasks a message names.
 SHOWN_RANGES = 6
 # What SQLite says of a file that is not what it wrote.
@@ -111,6 +113,15 @@ def check_file(path: Path) -> None:
         raise DamagedPoolError(f"{path} is damaged: it is no file", advice(path))
     if not found.st_size:
         raise DamagedPoolError(f"{path} is damaged: it is empty", advice(path))
+    if found.st_size % PAGE_BYTES and not has_log(path):
+        # SQLite would not mind, and leave the part of a page at the end to those who need it.
+        raise DamagedPoolError(f"{path} is damaged: it was cut", advice(path))
+
+
+def has_log(path: Path) -> bool:
+    """Return whether something was committed that is not in the database file yet."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
 
 
 def decoding(method: Callable[P, T]) -> Callable[P, T]:

@@ -23,6 +23,7 @@ from jobpool_cli.store.state.problems import (
     check_format,
     decoding,
     explain,
+    has_log,
     shown_ranges,
 )
 
@@ -92,12 +93,6 @@ def _check_ranges(file: str, ranges: Ranges, rows: int) -> None:
         raise ValueError(f"the ranges of {file} are not those of {rows} tasks")
 
 
-def _has_log(path: Path) -> bool:
-    """Whether something was committed that is not in the database file yet."""
-    log = path.with_name(f"{path.name}-wal")
-    return log.exists() and log.stat().st_size > 0
-
-
 class StateReader:
     """Questions to a pool's state; read-only, short transactions, usable while the supervisor writes.
 
@@ -116,7 +111,7 @@ class StateReader:
         try:
             self._open("mode=ro")
         except DiskError as error:
-            if not error.may_pass or _has_log(path):
+            if not error.may_pass or has_log(path):
                 raise
             # No room for the file that readers share with a writer: nobody writes, then, and all is in this one.
             self._open("mode=ro&immutable=1")
