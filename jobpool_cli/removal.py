@@ -16,8 +16,11 @@ from pathlib import Path
 from jobpool_cli.engines.processes import kill_marked
 from jobpool_cli.errors import ConflictError, JobPoolError
 from jobpool_cli.layout import TEMPORARY_PREFIX, PoolPaths
+from jobpool_cli.model import PoolState
 from jobpool_cli.store import durable, ownership
 from jobpool_cli.store.manifest import Manifest
+from jobpool_cli.store.state.look import look
+from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.supervisor.lock import PoolLock, holders, is_held
 
 # Where the folder of all pools cannot be locked: a pool younger than this may be being made this very moment.
@@ -62,6 +65,10 @@ def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
         try:
             return PoolLock(root / "lock")
         except ConflictError as error:
+            if not force and _is_done(root) and time.monotonic() < deadline:
+                # Its supervisor is about to end: whoever has waited for the pool need not wait for that.
+                time.sleep(0.01)
+                continue
             if not force:
                 raise ConflictError(
                     f"{root.name} is being worked on",
@@ -73,6 +80,13 @@ def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         time.sleep(0.01)
+
+
+def _is_done(root: Path) -> bool:
+    paths = PoolPaths(root)
+    with contextlib.suppress(JobPoolError, OSError), StateReader(paths.state_db) as reader:
+        return look(paths, Manifest.read(paths.pool_json), reader, live=True).state is PoolState.DONE
+    return False
 
 
 def _identities(root: Path) -> set[str]:

@@ -102,6 +102,8 @@ class LocalEngine:
         self._processes: dict[int, WorkerProcess] = {}
         self._delayed: dict[int, float] = {}
         self._selector = selectors.DefaultSelector()
+        # From the beginning: it may be stopped at any moment.
+        self._views[0][BEAT] = time.monotonic_ns()
         self._memory_checked = 0.0
         self._cared = 0.0
         self._has_booted = False
@@ -177,7 +179,7 @@ class LocalEngine:
         view = self._views[slot]
         # One that has read the batch and not begun it: what it reads of it may take a while.
         kept = _kept(view, batch)
-        if kept is None or slot not in self._processes:
+        if kept is None or slot not in self._processes or not self._processes[slot].reports.has(batch):
             return None
         view[LIMIT] = batch << POSITION_BITS | kept
         time.sleep(TRIM_WAIT_SECONDS)

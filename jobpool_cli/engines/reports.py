@@ -68,6 +68,10 @@ class Reports:
         """Note that it has a batch no more."""
         self._handed.pop(batch, None)
 
+    def has(self, batch: int) -> bool:
+        """Return whether it was handed that batch, and has not ended it or given it back."""
+        return batch in self._handed
+
     def trimmed(self, batch: int, kept: int) -> int | None:
         """Note that it keeps only so many positions of a batch; None, and no change, if that cannot be."""
         handed = self._handed.get(batch)

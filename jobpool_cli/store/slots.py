@@ -41,7 +41,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobpool_cli.model import MAX_PROCESSES, RunningTask
-from jobpool_cli.store.durable import open_private, read_old
+from jobpool_cli.store.durable import open_old, open_private, read_old
 
 MAX_SLOTS = MAX_PROCESSES
 WORDS = 16
@@ -105,7 +105,7 @@ def is_elsewhere(slot: memoryview, batch: int) -> bool:
 
 def silent_for(path: Path) -> float:
     """Return for how many seconds the supervisor has not been at work; 0.0 where that is not known."""
-    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+    with contextlib.suppress(OSError), open(open_old(path), "rb", buffering=0) as file:
         beat = int.from_bytes(os.pread(file.fileno(), 8, BEAT * 8), sys.byteorder, signed=True)
         return max(0, time.monotonic_ns() - beat) / 1e9 if beat else 0.0
     return 0.0
@@ -114,7 +114,7 @@ def silent_for(path: Path) -> float:
 def refusals(path: Path) -> tuple[int, int]:
     """Return what the words ``HELD`` and ``ENDED`` say."""
     try:
-        with path.open("rb", buffering=0) as file:
+        with open(open_old(path), "rb", buffering=0) as file:
             words = memoryview(file.read(SLOT_BYTES)).cast("q")
         return words[HELD], words[ENDED]
     except (OSError, TypeError, IndexError):

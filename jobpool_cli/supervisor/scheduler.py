@@ -226,7 +226,7 @@ class Scheduler:
         worker = self._workers[event.slot]
         for each in worker.batches:
             each.asked_back = False
-        if self._restrained:
+        if self._restrained or any(each.order.udf != self._udf for each in worker.batches):
             self._ask_back(event.slot, worker)
 
     def _settle_failure(self, slot: int, batch: Outstanding, task: int) -> None:
@@ -445,14 +445,12 @@ class Scheduler:
     def _ask_back(self, slot: int, worker: Worker) -> None:
         # The queued ones first: the worker would go on to them when the running one is cut short.
         for batch in reversed(worker.batches):
-            if batch is worker.batches[0]:
-                # It may be unbegun as well: then taking it back succeeds, and there is nothing to trim.
-                if batch.done == 0:
-                    self._effects.append(TakeBack(slot, batch.order.batch))
-                if batch.size - batch.done > 1:
-                    self._effects.append(Trim(slot, batch.order.batch))
-            else:
+            # Any of them may be unbegun: then taking it back succeeds, and there is nothing to trim. And the second
+            # one may have begun, where the end of the first has not been heard of yet.
+            if batch.done == 0:
                 self._effects.append(TakeBack(slot, batch.order.batch))
+            if batch.size - batch.done > 1:
+                self._effects.append(Trim(slot, batch.order.batch))
             batch.asked_back = True
 
     # --- handing out

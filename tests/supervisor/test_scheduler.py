@@ -371,7 +371,7 @@ def test_pause_takes_back_what_has_not_begun_and_hands_out_nothing_until_resume(
     desk.warm(FAST)
     first, second = desk.orders[0]
     effects = desk.feed(PauseAsked())
-    assert effects == [TakeBack(0, second.batch), TakeBack(0, first.batch), Trim(0, first.batch)]
+    assert effects == [deed(0, each.batch) for each in (second, first) for deed in (TakeBack, Trim)]
     desk.feed(BatchTakenBack(0, second.batch))
     desk.feed(BatchTrimmed(0, first.batch, 1))
     desk.orders[0] = [first]
@@ -388,6 +388,18 @@ def test_a_batch_that_could_not_be_trimmed_is_asked_back_again_when_its_worker_r
     desk.feed(CancelAsked(running=False))
     effects = desk.feed(OutcomesArrived(0, first.batch, 1, FAST, (), final=False))
     assert Trim(0, first.batch) in effects
+
+
+def test_batches_with_old_code_are_asked_back_again_when_their_worker_reports() -> None:
+    desk = Desk(1000)
+    desk.warm(FAST)
+    first, second = desk.orders[0]
+    # The worker is in the second one already, which neither can be taken back nor, between two tasks, be cut.
+    desk.feed(UdfChanged(2))
+    effects = desk.feed(
+        OutcomesArrived(0, first.batch, sum(high - low for low, high in first.ranges), FAST, (), final=True)
+    )
+    assert Trim(0, second.batch) in effects
 
 
 def test_cancel_records_what_is_pending_and_lets_the_running_task_end() -> None:
