@@ -65,9 +65,7 @@ def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
         try:
             return PoolLock(root / "lock")
         except ConflictError as error:
-            if not force and _is_done(root) and time.monotonic() < deadline:
-                # Its supervisor is about to end: whoever has waited for the pool need not wait for that.
-                time.sleep(0.01)
+            if not force and time.monotonic() < deadline and not is_worked_on(root):
                 continue
             if not force:
                 raise ConflictError(
@@ -80,6 +78,16 @@ def _lock_to_remove(root: Path, *, force: bool) -> PoolLock:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         time.sleep(0.01)
+
+
+def is_worked_on(root: Path) -> bool:
+    """Whether somebody works on a pool; a supervisor that has done all of it is about to end, and waited for."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while is_held(PoolPaths(root).lock):
+        if time.monotonic() >= deadline or not _is_done(root):
+            return is_held(PoolPaths(root).lock)
+        time.sleep(0.01)
+    return False
 
 
 def _is_done(root: Path) -> bool:

@@ -18,7 +18,8 @@ from jobpool_cli.store.state.reader import StateReader
 SEAL_ABOVE_ROWS = 250_000
 SEAL_ABOVE_BYTES = 8 << 20
 SEAL_AT_LAST_BYTES = 16 << 20
-# What sealing holds in memory a few times over: compressed, it may be a hundredth of that.
+# What sealing holds in memory a few times over: compressed, it may be a hundredth of that. While a segment is written,
+# more than that may come in, so a segment takes no more of it, either.
 SEAL_AT_LAST_WHOLE_BYTES = 64 << 20
 
 
@@ -45,7 +46,7 @@ class Sealer:
         """Start no thread yet."""
         self._paths = paths
         self._executor = ThreadPoolExecutor(1, "seal")
-        self._jobs: list[Future[SealedSegment]] = []
+        self._jobs: list[Future[list[SealedSegment]]] = []
         self._final: dict[Path, Path] = {}
         """Where segments go that are not recorded yet."""
         with StateReader(paths.state_db) as reader:
@@ -67,13 +68,23 @@ class Sealer:
         for ids in _plan(inbox):
             self._jobs.append(self._executor.submit(self._seal, ids))
 
-    def _seal(self, ids: tuple[int, ...]) -> SealedSegment:
+    def _seal(self, ids: tuple[int, ...]) -> list[SealedSegment]:
         from jobpool_cli.store.outcomes.segments import seal  # noqa: PLC0415 - pyarrow costs 200 ms; the thread pays it
 
-        temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
         with StateReader(self._paths.state_db) as reader:
             blobs = reader.blobs(ids)
-        return SealedSegment(ids, temporary, seal(blobs, temporary))
+        written: list[SealedSegment] = []
+        try:
+            while ids:
+                temporary = durable.temporary_beside(self._paths.results / "segment.parquet")
+                taken, size = seal(blobs, temporary, SEAL_AT_LAST_WHOLE_BYTES)
+                written.append(SealedSegment(ids[:taken], temporary, size))
+                ids, blobs = ids[taken:], blobs[taken:]
+        except BaseException:
+            for segment in written:
+                segment.temporary.unlink(missing_ok=True)
+            raise
+        return written
 
     def finished(self) -> list[SealedSegment]:
         """Return the segments that are written since the last call; the others stay in the inbox.
@@ -81,13 +92,13 @@ class Sealer:
         Raises:
             OSError: one could not be written; call again for those behind it.
         """
-        written: list[Future[SealedSegment]] = []
+        written: list[Future[list[SealedSegment]]] = []
         while self._jobs and self._jobs[0].done():
             error = self._jobs[0].exception()
             if error is not None and written:
                 break
             written.append(self._jobs.pop(0))
-        return [job.result() for job in written]
+        return [segment for job in written for segment in job.result()]
 
     def place(self, temporary: Path) -> str:
         """Rename a segment into place and return its file name; the caller records it right afterwards.

@@ -27,9 +27,10 @@ PATIENCE_SECONDS = 60.0
 SQUARE = "def f(x: int) -> int:\n    _audit()\n    return x * x\n"
 
 
-def slow_square(seconds: float) -> str:
-    """Return a UDF that takes its time."""
-    return f"def f(x: int) -> int:\n    _audit()\n    time.sleep({seconds})\n    return x * x\n"
+def slow_square(seconds: float, held_from: int | None = None) -> str:
+    """Return a UDF that takes its time; tasks from ``held_from`` on wait for ``release("rest")``."""
+    hold = "" if held_from is None else f"    if x >= {held_from}:\n        _wait_for('rest')\n"
+    return f"def f(x: int) -> int:\n    _audit()\n{hold}    time.sleep({seconds})\n    return x * x\n"
 
 
 class HangError(AssertionError):

@@ -50,13 +50,16 @@ def test_random_workers_killed_again_and_again_cost_no_task_its_result(faults: F
 @pytest.mark.scenario(2)
 def test_after_kill_9_of_the_supervisor_its_workers_go_and_resume_runs_only_what_is_unfinished(faults: Faults) -> None:
     """Scenario 2: kill -9 of the supervisor; ``status`` says interrupted; nothing that was shown runs again."""
-    pool = faults.map(slow_square(0.004), ledger.scaled(600, 2000))
+    n = ledger.scaled(600, 2000)
+    # Each kill comes before the end, however long the one who kills took to look.
+    pool = faults.map(slow_square(0.004, n - 20), n)
     witness = Witness(faults, pool)
     for goal in _goals(pool):
         _until_finished(faults, pool, goal)
         faults.kill_supervisor(pool)
         faults.until(lambda: not marked(pool), 1.0, "the workers are gone within a second")
         _resume_interrupted(faults, witness)
+    faults.release("rest")
     faults.finish(pool)
     witness.check()
     faults.check(pool)
@@ -65,7 +68,9 @@ def test_after_kill_9_of_the_supervisor_its_workers_go_and_resume_runs_only_what
 @pytest.mark.scenario(3)
 def test_supervisor_and_workers_killed_together_leave_a_pool_that_resumes(faults: Faults) -> None:
     """Scenario 3: kill -9 of all processes of a pool at once, in any order; as if the supervisor alone had died."""
-    pool = faults.map(slow_square(0.004), ledger.scaled(600, 2000))
+    n = ledger.scaled(600, 2000)
+    # Each kill comes before the end, however long the one who kills took to look.
+    pool = faults.map(slow_square(0.004, n - 20), n)
     witness = Witness(faults, pool)
     chance = random.Random(3)  # noqa: S311 - chance is no secret
     for goal in _goals(pool):
@@ -76,6 +81,7 @@ def test_supervisor_and_workers_killed_together_leave_a_pool_that_resumes(faults
         faults.injected(len(doomed))
         faults.until(lambda: not pool.is_live() and not marked(pool), 1.0, "all are gone within a second")
         _resume_interrupted(faults, witness)
+    faults.release("rest")
     faults.finish(pool)
     witness.check()
     faults.check(pool)

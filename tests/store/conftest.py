@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -98,7 +99,7 @@ class Books:
             self._segments += 1
             path = self.paths.segment(self._segments)
             with self.reader() as reader:
-                size = seal(reader.blobs(ids), path)
+                _, size = seal(reader.blobs(ids), path, sys.maxsize)
             with self.writer.transaction():
                 self.writer.replace_by_segment(ids, path.name, size)
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from jobpool_cli.store.outcomes.segments import seal
 from jobpool_cli.store.outcomes.table import batch_of, blob_of
 from jobpool_cli.store.values.codec import encode
-from jobpool_cli.supervisor.sealing import SEAL_AT_LAST_BYTES, _plan, worth_sealing
+from jobpool_cli.supervisor.sealing import SEAL_AT_LAST_BYTES, SEAL_AT_LAST_WHOLE_BYTES, _plan, worth_sealing
 
 
 def blob(task: int, value: object) -> bytes:
@@ -50,7 +50,19 @@ def test_no_segment_is_made_of_more_than_the_bytes_that_bound_memory() -> None:
 
 def test_a_segment_of_many_blobs_of_a_row_holds_them_all_in_order(tmp_path: Path) -> None:
     blobs = [blob(task, None if task < 300 or task % 5 == 0 else task * 2) for task in range(1000)]
-    seal(blobs, tmp_path / "segment.parquet")
+    assert seal(blobs, tmp_path / "segment.parquet", SEAL_AT_LAST_WHOLE_BYTES)[0] == len(blobs)
     table = pq.read_table(tmp_path / "segment.parquet")
     assert table["task"].to_pylist() == list(range(1000))
     assert table["result"].to_pylist() == [None if task < 300 or task % 5 == 0 else task * 2 for task in range(1000)]
+
+
+def test_a_segment_takes_blobs_only_until_they_fill_the_memory_that_they_may_take_uncompressed(tmp_path: Path) -> None:
+    blobs = [blob(task, bytes(1 << 20)) for task in range(10)]
+    assert sum(map(len, blobs)) < 1 << 20
+    sealed: list[int] = []
+    while len(sealed) < len(blobs):
+        taken, _ = seal(blobs[len(sealed) :], tmp_path / f"{len(sealed)}.parquet", 3 << 20)
+        tasks = pq.read_table(tmp_path / f"{len(sealed)}.parquet")["task"].to_pylist()
+        assert len(tasks) == taken <= 3
+        sealed += tasks
+    assert sealed == list(range(10))

@@ -11,10 +11,10 @@ import typer
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.errors import ConflictError, DamagedPoolError, NoSuchPoolError, UsageError
-from jobpool_cli.layout import PoolPaths, home_folder, pools_folder
+from jobpool_cli.layout import home_folder, pools_folder
 from jobpool_cli.pool import JobPool
+from jobpool_cli.removal import is_worked_on
 from jobpool_cli.show.text import count, is_terminal
-from jobpool_cli.supervisor.lock import is_held
 
 
 def command(
@@ -36,7 +36,7 @@ def command(
             doomed[found.name] = found
     # All or none: what cannot be removed is told before anything is.
     for name, each in doomed.items():
-        if not force and is_held(_paths(each).lock):
+        if not force and is_worked_on(_root(each)):
             raise ConflictError(
                 f"{name} is being worked on", f"wait for it, or stop and delete it: jobpool rm --force {name}"
             )
@@ -76,8 +76,8 @@ def _find(name: str, folder: Path, home: str | None) -> JobPool[Any] | Path | No
         return None
 
 
-def _paths(each: JobPool[Any] | Path) -> PoolPaths:
-    return each.paths if isinstance(each, JobPool) else PoolPaths(each)
+def _root(each: JobPool[Any] | Path) -> Path:
+    return each.paths.root if isinstance(each, JobPool) else each
 
 
 def _agreed(doomed: dict[str, JobPool[Any] | Path]) -> bool:

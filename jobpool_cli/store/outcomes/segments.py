@@ -87,13 +87,30 @@ def _of_one_schema(tables: Sequence[pa.Table]) -> list[pa.Table]:
     return [table if table.schema.equals(schema, check_metadata=True) else table.cast(schema) for table in tables]
 
 
-def seal(blobs: Sequence[bytes], path: Path) -> int:
-    """Write blobs of one kind (or of all-None results, which go with any kind) as one segment; return its size."""
+def seal(blobs: Sequence[bytes], path: Path, most: int) -> tuple[int, int]:
+    """Write blobs of one kind (or of all-None results, which go with any kind) as one segment.
+
+    Args:
+        blobs: the blobs, of which the first ones are taken.
+        path: the file to write.
+        most: no further blob is taken once the columns hold so many bytes uncompressed.
+
+    Returns:
+        How many blobs were taken, and the file's size in bytes.
+    """
     tables: list[pa.Table] = []
-    for start in range(0, len(blobs), BATCHES_AT_A_TIME):
-        table = spread_out([batch_in(blob) for blob in blobs[start : start + BATCHES_AT_A_TIME]])
+    taken = whole = 0
+    while taken < len(blobs) and whole < most:
+        batches: list[pa.Table] = []
+        for blob in blobs[taken : taken + BATCHES_AT_A_TIME]:
+            batches.append(batch_in(blob))
+            whole += batches[-1].nbytes
+            if whole >= most:
+                break
+        taken += len(batches)
+        table = spread_out(batches)
         tables.append(table.combine_chunks() if table.num_rows <= ROW_GROUP_ROWS else table)
-    return write_segment(tables, path)
+    return taken, write_segment(tables, path)
 
 
 def read_outcomes(
