@@ -127,6 +127,14 @@ def test_frames_of_one_kind_collect_as_concat_does(frame: pd.DataFrame, batch: i
     pq.write_table(collected.to_arrow(), io.BytesIO())
 
 
+@pytest.mark.parametrize("values", [[None, "a"], ["a", None], [None, 7], [None, None]])
+def test_columns_of_objects_stay_objects_where_a_frame_holds_nothing_but_none(values: list[Any]) -> None:
+    frames = [pd.DataFrame({"a": pd.Series([value], dtype=object)}) for value in values]
+    found = assemble([part({number: frame}) for number, frame in enumerate(frames)], KEYS, drop_index=True).to_pandas()
+    assert found["a"].dtype == object
+    assert found["a"].tolist() == values
+
+
 def test_strings_in_columns_of_objects_stay_objects() -> None:
     frame = pd.DataFrame({"o": pd.Series(["a"], dtype=object)}, index=pd.Index(["b"], dtype=object))
     for found in decode(encode([frame, frame]).result, encode([frame, frame]).field, None):

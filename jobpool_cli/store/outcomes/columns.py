@@ -169,12 +169,19 @@ class Collected:
         return frame if self._geo is None else geo_of(frame, self._geo.label)
 
 
+ALL_NONE: Spec = {"kind": "object", "of": {"kind": "none"}}
+
+
 def unite_levels(label: object, levels: Sequence[Level | None], lengths: Sequence[int], order: Numbers | None) -> Level:
     """One column from the same column of several pieces; nulls where a piece has none."""
     present = [level for level in levels if level is not None]
     # What has no rows has no say.
     specs = [level.spec for level, length in zip(levels, lengths, strict=True) if level is not None and length]
     specs = specs or [level.spec for level in present[:1]]
+    # Nor have objects that are all None, on what the objects of the others are.
+    told = [spec for spec in specs if spec != ALL_NONE]
+    if told and all(spec and spec["kind"] == "object" for spec in told):
+        specs = told
     spec = specs[0] if all(_is_alike(one, specs[0]) for one in specs) else None
     why = next((level.why for level in present if level.column is None), "")
     if not why and spec is None and any(one and one["kind"] == KIND for one in specs):
