@@ -168,6 +168,8 @@ def test_status_of_a_million_finished_tasks_loads_no_heavy_library_and_scans_no_
     assert json.loads(done.stdout)["counts"]["success"] == 1_000_000
     modules, asked = json.loads(done.stderr.splitlines()[-1])
     assert not {"pandas", "pyarrow", "numpy", "pydantic"} & {name.partition(".")[0] for name in modules}
-    assert {table for sql in asked for table in re.findall(r"FROM (\w+)", sql)} == {"counters", "inbox", "segments"}
+    tables = {table for sql in asked for table in re.findall(r"FROM (\w+)", sql)}
+    # Whether the successes are counted against what is stored hangs on whether the supervisor has gone by now.
+    assert {"counters"} <= tables <= {"counters", "inbox", "segments"}
     total = sum(pq.read_metadata(path).num_rows for path in (tmp_path / "home/pools" / pool / "results").iterdir())
     assert total == 1_000_000
