@@ -166,17 +166,19 @@ def submit(submission: Submission, home: Path, name: str | None = None, *, stand
         check_name(name)
     pools = pools_folder(home)
     identity = standby.pool_id if standby is not None else str(uuid.uuid4())
+    held: list[PoolLock] = []
     try:
         ownership.check_links(pools)
         durable.make_way(pools)
         ownership.check_place(pools)
         remove_abandoned(pools)
-        paths = _build(submission, pools, name, identity)
+        paths = _build(submission, pools, name, identity, held)
     except OSError as error:
         what = f"the pool cannot be written ({error.filename or pools})"
         raise refused(error, what, "choose another place: --home, home=, JOBPOOL_HOME") from error
     except KeyboardInterrupt:
-        # It may have come when the pool was in its place already.
+        # It may have come when the pool was in its place already, or while its lock was given back.
+        _release(held)
         for lock in pools.glob("*/lock"):
             with contextlib.suppress(OSError):
                 if lock.read_text() == identity:
@@ -205,14 +207,15 @@ def _abandon(paths: PoolPaths) -> None:
     remove(paths.root, force=True)
 
 
-def _build(submission: Submission, pools: Path, name: str | None, identity: str) -> PoolPaths:
+def _build(submission: Submission, pools: Path, name: str | None, identity: str, held: list[PoolLock]) -> PoolPaths:
+    """Make the pool under a temporary name, and give it its own; its lock is in ``held`` meanwhile."""
     temporary = pools / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
     paths = PoolPaths(temporary)
-    with unswept(pools):
-        durable.make_folder(temporary)
-        lock = PoolLock(paths.lock)
     try:
-        lock.inscribe(identity)
+        with unswept(pools):
+            durable.make_folder(temporary)
+            held.append(PoolLock(paths.lock))
+        held[0].inscribe(identity)
         for folder in (paths.udf, paths.results, paths.logs, paths.requests):
             durable.make_folder(folder)
         submission.udf.take(paths.udf_version(1), 1)
@@ -224,6 +227,11 @@ def _build(submission: Submission, pools: Path, name: str | None, identity: str)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
+        _release(held)
+
+
+def _release(held: Sequence[PoolLock]) -> None:
+    for lock in held:
         lock.release()
 
 

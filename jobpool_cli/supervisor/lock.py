@@ -44,8 +44,10 @@ class PoolLock:
         os.pwrite(self._fd, pool_id.encode(), 0)
 
     def release(self) -> None:
-        """Give the lock back."""
-        os.close(self._fd)
+        """Give the lock back, unless that was done."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
 
 def holders(path: Path) -> Iterator[tuple[int, int]]:
