@@ -24,9 +24,11 @@ from tests.faults.mutation import mutated
 CORPUS = Path(__file__).parent.parent / "data" / "corpus" / "input"
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 MEGABYTES = 600
-# Parquet is read by C++, and a broken file may be the end of the process: seeds are tried in one of its own.
+# Parquet is read by C++, and a broken file may be the end of the process: seeds are tried in one of its own. It ends at
+# once, as the command line does: Arrow's threads abort an interpreter that is taken down, now and then
+# (github.com/apache/arrow/issues/34314).
 ALONE = """
-import resource, sys
+import os, resource, sys
 from tests.faults.test_fuzz_input import samples, tried
 from tests.faults.mutation import mutated
 format, first, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -35,7 +37,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for seed in range(first, last):
     print(seed, flush=True)
     tried(format, mutated(whole, seed))
-print("grown", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print("grown", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, flush=True)
+os._exit(0)
 """
 
 
