@@ -59,6 +59,6 @@ def times_the_rate(other: str, *, figure: str = "rate", of: str = "jobpool") -> 
     return lambda figures: figures[of][figure] / figures[other][figure]
 
 
-def times_the_best_rate(other: str) -> Callable[[Round], float]:
+def times_the_best_rate(other: str, *, of: str = "jobpool") -> Callable[[Round], float]:
     """Return the ratio of jobpool's whole command to the other's best light: its workers' start counted or not."""
-    return lambda figures: figures["jobpool"]["rate"] / max(figures[other]["rate"], figures[other].get("map_rate", 0.0))
+    return lambda figures: figures[of]["rate"] / max(figures[other]["rate"], figures[other].get("map_rate", 0.0))

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
         WaitTimeoutError,
         WorkerCrashed,
     )
+    from jobpool_cli.model import Cluster
     from jobpool_cli.pool import JobPool
     from jobpool_cli.pool.task import Task
     from jobpool_cli.settings import options
     from jobpool_cli.worker.context import TaskContext, current_task
 
 _HOMES = {
+    "Cluster": "jobpool_cli.model",
     "ConflictError": "jobpool_cli.errors",
     "DamagedPoolError": "jobpool_cli.errors",
     "InputError": "jobpool_cli.errors",
@@ -65,6 +67,7 @@ __all__ = [  # noqa: RUF022 - the order in which one meets them
     "Udf",
     "JobPool",
     "Task",
+    "Cluster",
     "options",
     "current_task",
     "TaskContext",

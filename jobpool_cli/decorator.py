@@ -56,7 +56,7 @@ class Udf(Generic[Parameters, Result]):
         args: Any,
         /,
         *,
-        engine: str = "local",
+        engine: object = "local",
         max_workers: int | None = None,
         n_processes_per_worker: int = 1,
         max_retry: int = 0,
@@ -76,7 +76,10 @@ class Udf(Generic[Parameters, Result]):
                 parameter. A list of dicts: each holds keyword arguments. A DataFrame, Arrow or Polars table: a row
                 each, its columns bound to the parameters by name; the index is not looked at. Every value is converted
                 to the annotated type before anything starts.
-            engine: where the tasks run: ``local``, processes of this machine.
+            engine: where the tasks run: ``local``, processes of this machine; the address of a Dask scheduler, Dask's
+                own Client or cluster object; ``jobpool_cli.Cluster(kind="slurm", options={...})`` to start a cluster
+                for the pool; or a name from the config file. ``dask`` is the scheduler that DASK_SCHEDULER_ADDRESS
+                names.
             max_workers: workers; by default as many as there are cores.
             n_processes_per_worker: processes that each worker runs side by side.
             max_retry: further attempts for a task that fails.

@@ -52,6 +52,25 @@ class PoolState(StrEnum):
     PAUSED = "paused"
 
 
+class Cluster(NamedTuple):
+    """Where tasks run that do not run on this machine: a Dask scheduler, or a cluster that is started for the pool.
+
+    Attributes:
+        scheduler: the address of a running Dask scheduler; None where a cluster is started.
+        kind: the cluster to start: local, slurm, pbs, lsf, sge or htcondor.
+        options: what is given to the cluster's class.
+        minimum: workers at least, where they come and go with the work; None for as many all the time.
+    """
+
+    scheduler: str | None = None
+    kind: str | None = None
+    options: dict[str, Any] = {}  # noqa: RUF012 - a default of a named tuple, which nobody changes
+    minimum: int | None = None
+
+
+CLUSTER_KINDS = ("local", "slurm", "pbs", "lsf", "sge", "htcondor")
+
+
 class PoolOptions(NamedTuple):
     """How a pool runs; chosen at `map`, kept in pool.json.
 
@@ -63,6 +82,7 @@ class PoolOptions(NamedTuple):
         max_crashes: deaths of its worker after which a task counts as failed.
         memory_limit: bytes (PSS) that a worker and its children may hold; None for no limit.
         grace: seconds between SIGTERM and SIGKILL when a task is stopped.
+        cluster: where the workers are; None for this machine.
     """
 
     workers: int = 1
@@ -72,6 +92,7 @@ class PoolOptions(NamedTuple):
     max_crashes: int = 3
     memory_limit: int | None = None
     grace: float = 2.0
+    cluster: Cluster | None = None
 
     @property
     def processes(self) -> int:
@@ -80,7 +101,7 @@ class PoolOptions(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """The options as pool.json holds them."""
-        return self._asdict()
+        return {**self._asdict(), "cluster": self.cluster._asdict() if self.cluster is not None else None}
 
 
 def default_workers() -> int:

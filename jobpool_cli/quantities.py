@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from jobpool_cli.errors import UsageError
+from jobpool_cli.model import MAX_PROCESSES
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -67,3 +68,21 @@ def size(text: str) -> int:
     if found is None:
         raise UsageError(f"{text!r} is not a size", "write bytes, or for example 512M, 2G")
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+def worker_numbers(text: str) -> tuple[int | None, int]:
+    """Read a number of workers, or ``MIN:MAX``; return both, None for the least where there is none.
+
+    Raises:
+        UsageError: it is none.
+    """
+    least, colon, most = text.rpartition(":")
+    try:
+        found = (int(least) if colon else None, int(most))
+    except ValueError:
+        found = (None, 0)
+    if found[1] < 1 or not 0 <= (found[0] or 0) <= found[1]:
+        raise UsageError(f"{text!r} is not a number of workers", "write a number from 1 on, or MIN:MAX")
+    if found[1] > MAX_PROCESSES:
+        raise UsageError(f"{found[1]} workers are too many", f"a pool has at most {MAX_PROCESSES}")
+    return found

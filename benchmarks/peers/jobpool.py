@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ from jobpool_cli import JobPool
 NAME = "jobpool map --wait"
 KEEPS = "every task's state, attempts, times, log and result; the function and its arguments as they were submitted"
 FORGETS = "nothing"
+VARIANTS = {"": "", "engine=dask": "on a Dask cluster on loopback"}
 
 END_SECONDS = 30.0
+LOOPBACK = "127.0.0.1"
 
 
 def run(job: Job) -> Figures:
@@ -40,7 +44,8 @@ def run(job: Job) -> Figures:
         quick=False,
         workers=job.workers,
     )
-    wall = context.map(f"{file}:{job.function.__name__}", table, home=home).wall
+    with _cluster(job) as options:
+        wall = context.map(f"{file}:{job.function.__name__}", table, *options, home=home).wall
     run_seconds = json.loads(context.run_jobpool("status", "last", "--json", home=home).stdout)["total_time"]
     pool = JobPool.open("last", home=str(home))
     wait_for_end(pool)
@@ -53,6 +58,21 @@ def run(job: Job) -> Figures:
         "disk_bytes": size,
         **work_times(pool.paths.results),
     }
+
+
+@contextlib.contextmanager
+def _cluster(job: Job) -> Iterator[Sequence[str]]:
+    """Have a cluster of as many workers, where one is asked for; yield the options of `map` that lead there."""
+    if job.variant.get("engine") != "dask":
+        yield ()
+        return
+    import dask  # noqa: PLC0415 - an extra
+    from distributed import LocalCluster  # noqa: PLC0415
+
+    dask.config.set({"temporary-directory": str(job.folder)})
+    with LocalCluster(n_workers=job.workers, threads_per_worker=1, host=LOOPBACK, dashboard_address=None) as cluster:
+        cluster.wait_for_workers(job.workers)
+        yield "--engine", "dask", "--scheduler", cluster.scheduler_address
 
 
 def wait_for_end(pool: JobPool[Any]) -> None:

@@ -84,7 +84,39 @@ class Lost:
     sure: bool = True
 
 
-EngineEvent = Ready | BootFailed | Refused | Outcomes | Lost
+@dataclass(frozen=True)
+class TakenBack:
+    """A batch has come back that its worker had not begun: what ``take_back`` could not tell at once."""
+
+    slot: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """A worker keeps only so many leading positions of a batch: what ``trim`` could not tell at once."""
+
+    slot: int
+    batch: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The engine can run nothing any more, until the pool is resumed: ``Lost`` of all workers precedes it."""
+
+    slot: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Machines have been asked for, and it may take long until there is one."""
+
+    slot: int
+
+
+EngineEvent = Queued | Ready | BootFailed | Refused | Outcomes | Lost | TakenBack | Trimmed | Closed
 
 
 class Engine(Protocol):
@@ -105,13 +137,14 @@ class Engine(Protocol):
         """Hand a batch to a ready worker; ``Outcomes`` follow until one is final, or ``Lost``."""
 
     def take_back(self, slot: int, batch: int) -> bool:
-        """Take a batch back if its worker has not begun it; True if so."""
+        """Take a batch back if its worker has not begun it; True if so. Or ``TakenBack`` follows."""
 
     def trim(self, slot: int, batch: int) -> int | None:
         """Keep a worker from beginning further tasks of a batch.
 
         Returns:
-            the number of leading positions that stay with the worker; None if it is not in that batch.
+            the number of leading positions that stay with the worker; None if it is past that batch, or in another,
+            or ``Trimmed`` follows.
         """
 
     def kill(self, slot: int, cause: str) -> None:

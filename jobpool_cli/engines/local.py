@@ -75,7 +75,7 @@ class LocalEngine:
         pool_id: str,
         folder: Path,
         udf: int,
-        first_worker: int,
+        numbers: Iterator[int],
         standby: Sequence[WorkerProcess] = (),
     ) -> None:
         """Prepare; no process is started yet.
@@ -86,14 +86,14 @@ class LocalEngine:
             pool_id: goes into the workers' environment, so that what they leave behind can be found.
             folder: the working directory of the tasks.
             udf: the code version that workers load first.
-            first_worker: number of the first worker; they rise over the pool's whole life.
+            numbers: those of the workers to come; they rise over the pool's whole life.
             standby: processes that were started ahead, with the marks of this pool's first workers.
         """
         self._paths = paths
         self._options = options
         self._pool_id = pool_id
         self._folder = folder
-        self._next_worker = first_worker
+        self._numbers = numbers
         self.udf = udf
         self.deaf = False
         self._slots = SharedSlots(paths.slots)
@@ -120,7 +120,7 @@ class LocalEngine:
         self._delayed[slot] = time.monotonic() + delay
 
     def _start(self, slot: int) -> Iterator[EngineEvent]:
-        worker, self._next_worker = self._next_worker, self._next_worker + 1
+        worker = next(self._numbers)
         try:
             self._processes[slot] = self._started(slot, worker)
         except OSError as error:

@@ -72,6 +72,11 @@ class Reports:
         """Return whether it was handed that batch, and has not ended it or given it back."""
         return batch in self._handed
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has no batch."""
+        return not self._handed
+
     def trimmed(self, batch: int, kept: int) -> int | None:
         """Note that it keeps only so many positions of a batch; None, and no change, if that cannot be."""
         handed = self._handed.get(batch)

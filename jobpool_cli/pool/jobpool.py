@@ -111,10 +111,13 @@ class JobPool(PoolTables[Result]):
         )
 
     @staticmethod
-    def stand_by(options: PoolOptions) -> Standby:
+    def stand_by(options: PoolOptions) -> contextlib.AbstractContextManager[Standby | None]:
         """Start supervisor and workers ahead of a pool that is checked and submitted in the ``with`` block of it."""
         from jobpool_cli.supervisor.launch import Standby  # noqa: PLC0415 - `status` starts nothing
 
+        if options.cluster is not None:
+            # Its workers are elsewhere.
+            return contextlib.nullcontext()
         return Standby(options.processes)
 
     @classmethod

@@ -8,20 +8,19 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from jobpool_cli.clusters import LOCAL, cluster_meant, workers_of
 from jobpool_cli.errors import InputError, UsageError
 from jobpool_cli.layout import check_name
-from jobpool_cli.model import PoolOptions, check_processes, default_workers
+from jobpool_cli.model import PoolOptions, check_processes
 from jobpool_cli.pool.jobpool import JobPool
 from jobpool_cli.quantities import as_seconds, size
 from jobpool_cli.worker.context import importing
-
-ENGINES = ("local",)
 
 
 class MapOptions(NamedTuple):
     """What `map` was told, beside the arguments of the tasks; ``Udf.map`` tells what each of them means."""
 
-    engine: str = "local"
+    engine: object = LOCAL
     max_workers: int | None = None
     n_processes_per_worker: int = 1
     max_retry: int = 0
@@ -95,7 +94,7 @@ def _check_names(options: MapOptions, signature: Any, given: set[str]) -> None:
         UsageError: names it and both ways to write it.
     """
     for name, value in options._asdict().items():
-        is_chosen = value != MapOptions._field_defaults[name]
+        is_chosen = value is not MapOptions._field_defaults[name] and value != MapOptions._field_defaults[name]
         if is_chosen and name not in given and any(each.name == name for each in signature.parameters):
             raise UsageError(
                 f"{name} is an option of map() and a parameter of {signature.function}, which nothing else gives",
@@ -104,9 +103,8 @@ def _check_names(options: MapOptions, signature: Any, given: set[str]) -> None:
 
 
 def _pool_options(options: MapOptions) -> PoolOptions:
-    if options.engine not in ENGINES:
-        raise UsageError(f"{options.engine!r} is no engine that jobpool has", f"write one of {', '.join(ENGINES)}")
-    workers = default_workers() if options.max_workers is None else options.max_workers
+    cluster = cluster_meant(options.engine)
+    workers = workers_of(cluster) if options.max_workers is None else options.max_workers
     limit = size(options.memory_limit) if isinstance(options.memory_limit, str) else options.memory_limit
     timeout = None if options.timeout is None else as_seconds(options.timeout, "timeout")
     if timeout is not None and timeout <= 0:
@@ -118,6 +116,7 @@ def _pool_options(options: MapOptions) -> PoolOptions:
         retries=_whole("max_retry", options.max_retry, 0),
         max_crashes=_whole("max_crashes", options.max_crashes, 1),
         memory_limit=None if limit is None else _whole("memory_limit", limit, 1),
+        cluster=cluster,
     )
     return check_processes(chosen)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jobpool_cli.errors import DamagedPoolError, OtherFormatError, UsageError
 from jobpool_cli.layout import FORMAT_VERSION
-from jobpool_cli.model import PoolOptions, check_processes
+from jobpool_cli.model import Cluster, PoolOptions, check_processes
 from jobpool_cli.store import durable
 
 # Beyond every number that a pool's description can hold.
@@ -89,8 +89,10 @@ class Manifest(NamedTuple):
     @classmethod
     def _of(cls, content: dict[str, Any]) -> Manifest:
         created = datetime.fromisoformat(content["created"])
-        options = PoolOptions(**content["options"])
-        numbers = (content["n_jobs"], *(each for each in options if each is not None))
+        given = content["options"]
+        cluster = given.get("cluster")
+        options = PoolOptions(**{**given, "cluster": Cluster(**cluster) if cluster is not None else None})
+        numbers = (content["n_jobs"], *(each for each in options[:-1] if each is not None))
         if created.utcoffset() is None or any(
             type(each) not in (int, float) or not 0 <= each < MOST for each in numbers
         ):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jobpool_cli.worker.protocol import BatchOrder
 
@@ -41,16 +40,6 @@ class Outstanding:
         if batch != self.order.batch or position is None:
             return None
         return position if self.done <= position < self.size else None
-
-
-@dataclass
-class Worker:
-    """What the scheduler knows of one slot."""
-
-    ready: bool = False
-    spawned: bool = False
-    batches: deque[Outstanding] = field(default_factory=deque)
-    last_size: int = 0
 
 
 @dataclass

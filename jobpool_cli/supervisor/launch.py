@@ -18,6 +18,7 @@ from jobpool_cli.engines.processes import DETACHED, MARK
 from jobpool_cli.errors import ConflictError, DamagedPoolError, InputError, JobPoolError, MachineError
 from jobpool_cli.layout import PoolPaths
 from jobpool_cli.store.durable import open_private
+from jobpool_cli.store.manifest import Manifest
 from jobpool_cli.store.origins import library_folders
 from jobpool_cli.worker.importing import import_seconds
 
@@ -113,12 +114,12 @@ def launch(paths: PoolPaths, standby: Standby | None = None) -> None:
         MachineError: no process could be started.
     """
     report = standby.give(paths) if standby is not None else None
-    line = b"" if report is None else _read_line(report)
+    line = b"" if report is None else _read_line(report, paths)
     logged = paths.supervisor_log.stat().st_size if paths.supervisor_log.exists() else 0
     if not line:
         log = open_log(paths)
         try:
-            line = _read_line(_spawn((f"--root={paths.root}",), log))
+            line = _read_line(_spawn((f"--root={paths.root}",), log), paths)
         except OSError as error:
             raise MachineError(f"the supervisor could not be started: {error}") from error
         finally:
@@ -175,14 +176,16 @@ def _environment() -> dict[str, str]:
     return found | ({"PYTHONPATH": os.pathsep.join(entries)} if entries else {})
 
 
-def _read_line(fd: int) -> bytes:
+def _read_line(fd: int, paths: PoolPaths) -> bytes:
     with open(fd, "rb") as pipe:
         limit = import_seconds()
         answers = select.poll()  # select.select knows no descriptor above 1023
         answers.register(pipe, select.POLLIN)
         if not answers.poll(1000 * min(NOTE_SECONDS, limit / 2)) and sys.stderr is not None:
-            note = f"jobpool: the first worker is still importing the function ({limit:g} s at most); Ctrl-C gives up"
-            print(note, file=sys.stderr, flush=True)
+            waits_for = f"the first worker is still importing the function ({limit:g} s at most)"
+            if Manifest.read(paths.pool_json).options.cluster is not None:
+                waits_for = "the cluster has no worker with the function yet"
+            print(f"jobpool: {waits_for}; Ctrl-C gives up", file=sys.stderr, flush=True)
         return pipe.readline()
 
 

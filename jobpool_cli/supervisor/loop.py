@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -17,8 +18,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobpool_cli.engines.base import BootFailed, Engine, EngineEvent, Lost, Outcomes, Ready, Refused
-from jobpool_cli.engines.local import LocalEngine
+from jobpool_cli.engines.base import (
+    BootFailed,
+    Closed,
+    Engine,
+    EngineEvent,
+    Lost,
+    Outcomes,
+    Queued,
+    Ready,
+    Refused,
+    TakenBack,
+    Trimmed,
+)
 from jobpool_cli.engines.processes import kill_marked
 from jobpool_cli.engines.worker_process import WorkerProcess
 from jobpool_cli.errors import DamagedPoolError, DiskError, JobPoolError
@@ -33,6 +45,7 @@ from jobpool_cli.store.state.reader import StateReader
 from jobpool_cli.store.state.writer import FailureRecord, StateWriter
 from jobpool_cli.supervisor import recovery
 from jobpool_cli.supervisor.control import WAS_KILLED, Control
+from jobpool_cli.supervisor.engines import make_engine, pace_of
 from jobpool_cli.supervisor.events import (
     Abort,
     BatchTakenBack,
@@ -111,9 +124,10 @@ class Supervisor:
                 retries=self._options.retries,
                 max_crashes=self._options.max_crashes,
                 paused=counters.paused,
+                pace=pace_of(paths, self._manifest),
             )
             self._unfinished = recovery.fill(self._scheduler, reader, self._manifest.n_jobs)
-        self._engine: Engine = self._local_engine(counters.udf, standby)
+        self._engine = self._make_engine(counters.udf, standby)
         self._sealer = Sealer(paths)
         self._recorder = Recorder(paths, self._writer)
         self._change, self._commit = self._recorder.change, self._recorder.commit
@@ -127,16 +141,9 @@ class Supervisor:
         self._lost: Lost | None = None
         self._change(partial(self._writer.set_stop_reason, WAS_KILLED))
 
-    def _local_engine(self, udf: int, standby: Sequence[WorkerProcess]) -> LocalEngine:
-        engine = LocalEngine(
-            self._paths,
-            self._options,
-            pool_id=self._manifest.id,
-            folder=Path(self._manifest.folder),
-            udf=udf,
-            first_worker=recovery.next_worker(self._paths),
-            standby=standby,
-        )
+    def _make_engine(self, udf: int, standby: Sequence[WorkerProcess]) -> Engine:
+        numbers = itertools.count(recovery.next_worker(self._paths))
+        engine = make_engine(self._paths, self._manifest, udf=udf, numbers=numbers, standby=standby)
         read_end, write_end = os.pipe()
         for end in (read_end, write_end):
             os.set_blocking(end, False)
@@ -229,7 +236,7 @@ class Supervisor:
 
     # --- events of the engine
 
-    def _on_engine(self, event: EngineEvent) -> None:
+    def _on_engine(self, event: EngineEvent) -> None:  # noqa: C901 - one case a kind
         match event:
             case Ready(slot):
                 self._report(Report(ok=True))
@@ -238,6 +245,15 @@ class Supervisor:
             case BootFailed(_, message, hint):
                 self._report(Report(ok=False, kind="input", message=message, hint=hint))
                 self._stop_reason = f"the UDF does not load: {(message.strip() or 'no reason given').splitlines()[-1]}"
+                self._feed(StopAsked(kill=True))
+            case Queued():
+                self._report(Report(ok=True))
+            case TakenBack(slot, batch):
+                self._feed(BatchTakenBack(slot, batch))
+            case Trimmed(slot, batch, kept):
+                self._feed(BatchTrimmed(slot, batch, kept))
+            case Closed(_, reason):
+                self._stop_reason = self._stop_reason or reason
                 self._feed(StopAsked(kill=True))
             case Refused(_, number, message):
                 refusal = DiskError(number, message)

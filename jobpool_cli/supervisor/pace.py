@@ -22,8 +22,15 @@ MAX_BACKOFF_SECONDS = 10.0
 class Pace:
     """The sizes of batches: ``TARGET_SECONDS`` of work, less near the end, and never much more than the last one."""
 
-    def __init__(self) -> None:
-        """Begin without an idea."""
+    def __init__(self, target_seconds: float = TARGET_SECONDS, most: int = MAX_BATCH_TASKS) -> None:
+        """Begin without an idea.
+
+        Args:
+            target_seconds: how much work a batch is to be.
+            most: how many tasks it may have.
+        """
+        self._target_seconds = target_seconds
+        self._most = most
         self._seconds_per_task: float | None = None
 
     def learn(self, seconds: float) -> None:
@@ -40,13 +47,14 @@ class Pace:
         """
         if self._seconds_per_task is None:
             return 1
-        wanted = TARGET_SECONDS / max(self._seconds_per_task, 1e-9)
-        return max(1, min(MAX_BATCH_TASKS, math.ceil(min(wanted, share)), max(1, last) * GROWTH))
+        wanted = self._target_seconds / max(self._seconds_per_task, 1e-9)
+        return max(1, min(self._most, math.ceil(min(wanted, share)), max(1, last) * GROWTH))
 
     @property
     def depth(self) -> int:
         """How many batches a worker holds: one ahead where tasks are short."""
-        return 2 if self._seconds_per_task is not None and self._seconds_per_task < AHEAD_BELOW_SECONDS else 1
+        ahead = AHEAD_BELOW_SECONDS * self._target_seconds / TARGET_SECONDS
+        return 2 if self._seconds_per_task is not None and self._seconds_per_task < ahead else 1
 
     def is_worth_trimming(self, tasks: int) -> bool:
         """Return whether so many tasks are worth being taken out of a running batch."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import singledispatchmethod
 
+from jobpool_cli.supervisor.crew import Crew, Worker
 from jobpool_cli.supervisor.events import (
     Abort,
     BatchTakenBack,
@@ -48,7 +49,7 @@ from jobpool_cli.supervisor.events import (
     WorkerReady,
 )
 from jobpool_cli.supervisor.fuse import Fuse
-from jobpool_cli.supervisor.holdings import MAX_BATCH_TASKS, History, Outstanding, Pending, Worker
+from jobpool_cli.supervisor.holdings import MAX_BATCH_TASKS, History, Outstanding, Pending
 from jobpool_cli.supervisor.pace import Boots, Pace
 from jobpool_cli.supervisor.queue import Queue
 from jobpool_cli.worker.protocol import BatchOrder
@@ -57,7 +58,16 @@ from jobpool_cli.worker.protocol import BatchOrder
 class Scheduler:
     """The decisions of one pool's supervisor."""
 
-    def __init__(self, *, slots: int, udf: int, retries: int, max_crashes: int, paused: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        udf: int,
+        retries: int,
+        max_crashes: int,
+        paused: bool = False,
+        pace: Pace | None = None,
+    ) -> None:
         """Start with no task and no worker.
 
         Args:
@@ -66,17 +76,16 @@ class Scheduler:
             retries: further attempts for a task that fails.
             max_crashes: deaths of its worker that make a task fail.
             paused: start without handing out anything.
+            pace: how much is handed out at once.
         """
-        self._workers = [Worker() for _ in range(slots)]
+        self._crew = Crew(slots)
         self._udf = udf
         self._retries = retries
         self._max_crashes = max_crashes
         self._next_batch = 1
         self._pending = Queue()
         self._histories: dict[int, History] = {}
-        self._pace = Pace()
-        self._booting = 0
-        """Workers that were started and are not ready."""
+        self._pace = pace or Pace()
         self._boots = Boots()
         self._suspects: set[int] = set()
         """Tasks that ran since something did harm, and are not recorded: each batch of theirs runs by itself."""
@@ -93,17 +102,17 @@ class Scheduler:
     @property
     def outstanding_tasks(self) -> int:
         """Tasks in the hands of workers."""
-        return sum(batch.size - batch.done for worker in self._workers for batch in worker.batches)
+        return self._crew.outstanding
 
     @property
     def waiting_tasks(self) -> int:
         """Tasks that have not begun: those in no worker's hands, and all but one of what each worker holds."""
-        return self._pending.tasks + self.outstanding_tasks - sum(1 for worker in self._workers if worker.batches)
+        return self._pending.tasks + self.outstanding_tasks - len(self._crew.busy)
 
     @property
     def idle(self) -> bool:
         """Whether no worker holds anything."""
-        return not any(worker.batches for worker in self._workers)
+        return not self._crew.busy
 
     @property
     def finished(self) -> bool:
@@ -112,7 +121,7 @@ class Scheduler:
 
     def find(self, slot: int, batch: int) -> Outstanding | None:
         """Return a batch that a worker holds."""
-        return next((each for each in self._workers[slot].batches if each.order.batch == batch), None)
+        return self._crew.find(slot, batch)
 
     # --- the machine
 
@@ -138,8 +147,7 @@ class Scheduler:
 
     @_on.register
     def _worker_ready(self, event: WorkerReady) -> None:
-        self._workers[event.slot].ready = True
-        self._booting -= 1
+        self._crew.is_ready(event.slot)
         self._boots.succeeded()
 
     @_on.register
@@ -220,10 +228,10 @@ class Scheduler:
             if self._suspects:
                 begun = batch.order.slices(0, batch.done)
                 self._suspects.difference_update(task for low, high in begun for task in range(low, high))
-            self._workers[event.slot].batches.remove(batch)
+            self._crew.is_through(event.slot, batch)
             self._return_positions(batch, batch.done, batch.size, batch.order.attempt)
         # What could not be taken back while the worker was between two tasks may be by now.
-        worker = self._workers[event.slot]
+        worker = self._crew[event.slot]
         for each in worker.batches:
             each.asked_back = False
         if self._restrained or any(each.order.udf != self._udf for each in worker.batches):
@@ -244,7 +252,7 @@ class Scheduler:
     def _batch_taken_back(self, event: BatchTakenBack) -> None:
         batch = self.find(event.slot, event.batch)
         if batch is not None:
-            self._workers[event.slot].batches.remove(batch)
+            self._crew.is_through(event.slot, batch)
             self._return_positions(batch, 0, batch.size, batch.order.attempt)
 
     @_on.register
@@ -256,10 +264,7 @@ class Scheduler:
 
     @_on.register
     def _worker_lost(self, event: WorkerLost) -> None:
-        worker = self._workers[event.slot]
-        held, self._workers[event.slot] = worker.batches, Worker(last_size=1)
-        if worker.spawned and not worker.ready:
-            self._booting -= 1
+        held = self._crew.lost(event.slot)
         for batch in [each for each in held if each.order.batch in event.unbegun]:
             held.remove(batch)
             self._return_positions(batch, 0, batch.size, batch.order.attempt)
@@ -270,7 +275,7 @@ class Scheduler:
         elif event.cause is LossCause.CRASH and event.unbegun and not held and self._boots.died_idle():
             self._abort(f"{self._boots.idle_deaths} workers in a row died before they began a task")
         self._stop_if_all_crash()
-        if event.cause in (LossCause.CRASH, LossCause.UNSTARTED) and not blamed:
+        if (event.cause in (LossCause.CRASH, LossCause.UNSTARTED) or not event.booted) and not blamed:
             self._boots.lost_blameless()
         if self._needed(event.slot):
             self._spawn(event.slot, self._boots.backoff(blamed=blamed))
@@ -292,7 +297,10 @@ class Scheduler:
         return blamed
 
     def _count_boot_death(self, cause: LossCause) -> None:
-        if cause is LossCause.UNSTARTED and (self.held or any(each.ready for each in self._workers)):
+        if cause is LossCause.STOPPED:
+            # Its machine went away with it.
+            return
+        if cause is LossCause.UNSTARTED and (self.held or self._crew.has_ready):
             # The machine takes no more processes: the pool goes on with those that it has. On a full disk none has a
             # log; there will be room.
             return
@@ -425,21 +433,18 @@ class Scheduler:
     def _needed(self, slot: int) -> bool:
         """Whether a process in a slot without one would have something to do."""
         wanted = not self.stopping and not self.held
-        return wanted and not self._workers[slot].spawned and self._pending.tasks > self._booting
+        return wanted and not self._crew[slot].spawned and self._pending.tasks > self._crew.booting
 
     def _spawn(self, slot: int, delay: float = 0.0) -> None:
-        self._workers[slot].spawned = True
-        self._booting += 1
+        self._crew.spawned(slot)
         self._effects.append(Spawn(slot, delay))
 
     def _kill_busy(self, cause: LossCause) -> None:
-        for slot, worker in enumerate(self._workers):
-            if worker.batches:
-                self._effects.append(Kill(slot, cause))
+        self._effects += [Kill(slot, cause) for slot in sorted(self._crew.busy)]
 
     def _recall(self) -> None:
         """Ask for everything back that is not running yet."""
-        for slot, worker in enumerate(self._workers):
+        for slot, worker in self._crew:
             self._ask_back(slot, worker)
 
     def _ask_back(self, slot: int, worker: Worker) -> None:
@@ -456,19 +461,21 @@ class Scheduler:
     # --- handing out
 
     def _hand_out(self) -> None:
-        for slot in range(len(self._workers)):
-            if self._needed(slot):
-                self._spawn(slot)
-        # Among suspects one at a time, so that it is clear which of them does harm.
-        for depth in range(1, 1 + (1 if self._suspects else self._pace.depth)):
-            for slot, worker in enumerate(self._workers):
-                if worker.ready and len(worker.batches) < depth:
-                    self._send(slot, worker)
-
-    def _send(self, slot: int, worker: Worker) -> None:
         if not self._pending:
             return
-        size = self._pace.batch_size(worker.last_size, self._pending.tasks / (2 * len(self._workers)))
+        for slot in sorted(self._crew.vacant):
+            if not self._needed(slot):
+                break
+            self._spawn(slot)
+        # Among suspects one at a time, so that it is clear which of them does harm.
+        for held in range(1 if self._suspects else self._pace.depth):
+            for slot in sorted(self._crew.ready[held]):
+                if not self._pending:
+                    return
+                self._send(slot)
+
+    def _send(self, slot: int) -> None:
+        size = self._pace.batch_size(self._crew[slot].last_size, self._pending.tasks / (2 * len(self._crew)))
         if self._fuse.doubtful:
             size = 1
             if not (self._fuse.insists and self._pending.bring_a_crashed_one_first()):
@@ -476,20 +483,19 @@ class Scheduler:
         attempt, cap = self._pending.head.attempt, self._pending.head.cap
         order = BatchOrder(self._next_batch, self._pending.take(min(size, cap)), attempt, self._udf)
         self._next_batch += 1
-        worker.last_size = order.size
-        worker.batches.append(Outstanding(order, worker.last_size, cap))
+        self._crew.takes(slot, Outstanding(order, order.size, cap))
         self._effects.append(Send(slot, order))
 
     def _balance(self) -> None:
         """When a worker is idle and nothing waits, take work back from those that hold more than they run."""
-        if self._pending or not any(worker.ready and not worker.batches for worker in self._workers):
+        if self._pending or not self._crew.ready[0]:
             return
-        for slot, worker in enumerate(self._workers):
+        for slot, worker in self._crew:
             if len(worker.batches) > 1 and not worker.batches[-1].asked_back:
                 worker.batches[-1].asked_back = True
                 self._effects.append(TakeBack(slot, worker.batches[-1].order.batch))
                 return
-        for slot, worker in enumerate(self._workers):
+        for slot, worker in self._crew:
             batch = worker.batches[0] if worker.batches else None
             if batch and not batch.asked_back and self._pace.is_worth_trimming(batch.size - batch.done - 1):
                 batch.asked_back = True

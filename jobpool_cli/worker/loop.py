@@ -66,6 +66,7 @@ class Worker:
         self._paths = paths
         self._worker = worker
         self._slot = SharedSlots(paths.slots).slot(slot)
+        self._is_away = paths.batches.is_dir()
         self._orders = orders
         self._outcomes = outcomes
         self._outbox = Outbox(paths, worker, outcomes)
@@ -160,7 +161,7 @@ class Worker:
         self._order = order
         try:
             loaded = self._udf(order.udf)
-            call_next = loaded.calls(order.ranges)
+            call_next = loaded.calls(order.ranges, self._paths.batch(order.batch) if self._is_away else None)
         except Exception as error:  # noqa: BLE001 - the arguments file or another code version: every task fails alike
             self._fail_batch(order, error)
             return

@@ -7,6 +7,7 @@ whatever the number of outcomes, so it is not done more often than needed.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -27,9 +28,9 @@ from jobpool_cli.store.values.codec import EncodedResults, encode, refuse
 from jobpool_cli.worker.capture import StopTask
 from jobpool_cli.worker.failure import describe, unstorable
 from jobpool_cli.worker.patience import Patience
-from jobpool_cli.worker.protocol import BatchOrder, send_frame
+from jobpool_cli.worker.protocol import FLUSH_VARIABLE, BatchOrder, send_frame
 
-FLUSH_SECONDS = 0.2
+FLUSH_SECONDS = float(os.environ.get(FLUSH_VARIABLE, "0.2"))
 LOOK_SECONDS = 0.1
 # Results so large that many are gathered within that time: they are looked after more often, and leave when so much has
 # come together. While the thread writes them to a segment, the function goes on.

@@ -40,6 +40,9 @@ JOINED_BYTES = 1 << 16
 # How a worker ends that finds one of its channels closed.
 CHANNEL_CLOSED_EXIT_CODE = 76
 
+# How many seconds a worker's outcomes may wait to be sent together.
+FLUSH_VARIABLE = "JOBPOOL_FLUSH_SECONDS"
+
 # A message must fit into a socket's send buffer; scattered tasks (a retry) are sent in several batches.
 MAX_RANGES_PER_BATCH = 4000
 
@@ -179,8 +182,7 @@ class FrameReader:
                     alive = False
                     break
                 received += len(chunk)
-                self._buffer += chunk
-                frames += self._frames()
+                frames += self._taken(chunk)
         except BlockingIOError:
             pass
         except ConnectionResetError:
@@ -188,6 +190,22 @@ class FrameReader:
         if not frames:
             self._check()
         return frames, alive
+
+    def take(self, data: bytes) -> list[Frame]:
+        """Return the frames completed by bytes that came in another way.
+
+        Raises:
+            ProtocolError: as ``feed`` does.
+        """
+        self._check()
+        frames = self._taken(data)
+        if not frames:
+            self._check()
+        return frames
+
+    def _taken(self, data: bytes) -> list[Frame]:
+        self._buffer += data
+        return self._frames()
 
     def _check(self) -> None:
         if self._broken is not None:

@@ -88,7 +88,7 @@ def test_a_name_that_is_taken_is_a_conflict_also_in_a_dry_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-j", "0"], "0 is not in the range"),
+        (["-j", "0"], "'0' is not a number of workers"),
         (["-j", "600", "--processes-per-worker", "2"], "1200 processes"),
         (["--timeout", "2q"], "'2q' is not a length of time"),
         (["--timeout", "0"], "--timeout 0 would stop every task"),

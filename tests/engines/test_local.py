@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -31,7 +32,12 @@ class Rig:
         self.bench = bench
         self.pool = bench.map(body, 100, options=OPTIONS)
         self.engine = LocalEngine(
-            self.pool.paths, OPTIONS, pool_id=self.pool.manifest.id, folder=bench.folder, udf=1, first_worker=1
+            self.pool.paths,
+            OPTIONS,
+            pool_id=self.pool.manifest.id,
+            folder=bench.folder,
+            udf=1,
+            numbers=itertools.count(1),
         )
         self.events: list[EngineEvent] = []
 

@@ -46,7 +46,7 @@ def test_rows_of_scattered_ranges_come_in_the_order_asked_for(tmp_path: Path) ->
     ranges = [(65_530, 65_540), (0, 2), (131_070, 131_074), (n - 1, n), (5, 5)]
     assert arguments.rows(ranges) == [[row for low, high in ranges for row in range(low, high)]]
     assert arguments.rows([(0, n)]) == [list(range(n))]
-    assert len(arguments._groups) == 2
+    assert len(arguments._stored._groups) == 2
 
 
 def test_columns_in_another_order_than_the_parameters_are_put_in_theirs(tmp_path: Path) -> None:

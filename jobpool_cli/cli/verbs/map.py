@@ -10,11 +10,12 @@ import typer
 
 from jobpool_cli.cli import options, render
 from jobpool_cli.cli.waiting import check_success, wait_for
+from jobpool_cli.clusters import LOCAL, cluster_of, parsed_options, workers_of
 from jobpool_cli.errors import ConflictError, MachineError, UsageError
 from jobpool_cli.layout import check_name, home_folder, pools_folder
-from jobpool_cli.model import MAX_PROCESSES, PoolOptions, check_processes, default_workers
+from jobpool_cli.model import MAX_PROCESSES, Cluster, PoolOptions, check_processes
 from jobpool_cli.pool import JobPool
-from jobpool_cli.quantities import seconds, size
+from jobpool_cli.quantities import seconds, size, worker_numbers
 from jobpool_cli.show.text import count, duration, for_stream, number
 
 if TYPE_CHECKING:
@@ -39,13 +40,12 @@ def command(
         typer.Option("--name", metavar="NAME", help="The pool's name; made up if not given.", show_default=False),
     ] = None,
     workers: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--workers",
             "-j",
-            min=1,
-            max=MAX_PROCESSES,
-            help="Workers; as many as there are cores by default.",
+            metavar="N",
+            help="Workers; by default as many as there are cores. MIN:MAX for a cluster's that come and go.",
             show_default=False,
         ),
     ] = None,
@@ -94,6 +94,37 @@ def command(
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option("--engine", metavar="NAME", help="local, dask, or a cluster that the config file names."),
+    ] = LOCAL,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="A running Dask scheduler: tcp://HOST:PORT; DASK_SCHEDULER_ADDRESS does as well.",
+            show_default=False,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="KIND",
+            help="A cluster to start for this pool: local, slurm, pbs, lsf, sge, htcondor.",
+            show_default=False,
+        ),
+    ] = None,
+    cluster_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cluster-option",
+            metavar="KEY=VALUE",
+            help="What the cluster's class is given (memory=4GB); may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     wait: options.Wait = False,
     dry_run: Annotated[
         bool,
@@ -107,13 +138,18 @@ def command(
     """
     # Before anything heavy is imported, so that a mistake in the options is told at once.
     fixed = _constants(constants or [])
-    chosen = _options(workers, processes_per_worker, timeout, retries, max_crashes, memory_limit)
+    minimum, most = worker_numbers(workers) if workers is not None else (None, None)
+    where = cluster_of(
+        engine, scheduler=scheduler, kind=cluster, options=parsed_options(cluster_options or []), minimum=minimum
+    )
+    most = workers_of(where) if most is None else most
+    chosen = _options(most, processes_per_worker, timeout, retries, max_crashes, memory_limit)._replace(cluster=where)
     if name is not None:
         check_name(name)
     stdin = sys.stdin.buffer if args == "-" and sys.stdin is not None else None
     with contextlib.nullcontext() if dry_run else JobPool.stand_by(chosen) as standby:
         submission = JobPool.check(udf, args, constants=fixed, options=chosen, input_format=input_format, stdin=stdin)
-        if standby is None:
+        if dry_run:
             _show(submission, home_folder(home), name)
             return
         pool = JobPool.submit(submission, name=name, home=home, standby=standby)
@@ -125,7 +161,7 @@ def command(
 
 
 def _options(
-    workers: int | None,
+    workers: int,
     processes_per_worker: int,
     timeout: float | None,
     retries: int,
@@ -133,7 +169,7 @@ def _options(
     memory_limit: int | None,
 ) -> PoolOptions:
     chosen = PoolOptions(
-        workers=workers if workers is not None else default_workers(),
+        workers=workers,
         processes_per_worker=processes_per_worker,
         timeout=timeout,
         retries=retries,
@@ -198,8 +234,17 @@ def _show(submission: Submission, home: Path, name: str | None) -> None:
             write(f"… and {number(bound.n_rows - SHOWN_ROWS)} more")
 
 
+def _place(cluster: Cluster | None) -> str:
+    if cluster is None:
+        return ""
+    if cluster.kind is None:
+        return f" of the Dask cluster at {for_stream(str(cluster.scheduler))}"
+    least = "" if cluster.minimum is None else f", at least {cluster.minimum}"
+    return f" of a Dask cluster ({cluster.kind}) that is started for the pool{least}"
+
+
 def _limits(chosen: PoolOptions) -> str:
-    parts = [count(chosen.workers, "worker")]
+    parts = [count(chosen.workers, "worker") + _place(chosen.cluster)]
     if chosen.processes_per_worker > 1:
         parts.append(f"{chosen.processes_per_worker} processes each")
     parts.append(f"time limit {duration(chosen.timeout)}" if chosen.timeout is not None else "no time limit")
