@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -106,16 +105,10 @@ def run(trial: Trial) -> Found:
         words = [sys.executable, "-m", "benchmarks.scale", "--supervise", str(pool.paths.root)]
         with (folder / "supervisor.log").open("wb") as log:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=env)
-        peak, cpu, supervisor = 0, 0.0, psutil.Process(process.pid)
+        peak, cpu = 0, 0.0
         while process.poll() is None:
-            try:
-                peak = max(peak, supervisor.memory_info().rss)
-                used = supervisor.cpu_times()
-                cpu = used.user + used.system
-            except psutil.Error:
-                break
+            peak, cpu = _used_by(process.pid) or (peak, cpu)
             time.sleep(LOOK_SECONDS)
-        process.wait()
         status = pool.snapshot()
         if status.state is not PoolState.DONE:
             raise SystemExit(f"{trial}: {status}\n{(folder / 'supervisor.log').read_text()}")
@@ -123,6 +116,18 @@ def run(trial: Trial) -> Found:
         return Found(_run_seconds(pool), cpu, peak, size)
     finally:
         shutil.rmtree(folder)
+
+
+def _used_by(pid: int) -> tuple[int, float] | None:
+    """Return the peak of a process's memory, in bytes, and its seconds of CPU; None if it has ended."""
+    proc = Path(f"/proc/{pid}")
+    try:
+        status, stat = (proc / "status").read_text(), (proc / "stat").read_text()
+    except OSError:
+        return None
+    peak = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), None)
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (peak << 10, (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")) if peak is not None else None
 
 
 def _pool(folder: Path, trial: Trial) -> JobPool[int]:
