@@ -115,18 +115,22 @@ class PoolPaths(NamedTuple):
         """Log of one worker process; worker numbers rise over the pool's whole life and are never used twice."""
         return self.logs / f"worker-{worker:04d}.log"
 
+    def segment(self, number: int) -> Path:
+        """One sealed segment."""
+        return self.results / f"segment-{number:06d}.parquet"
+
+
+class HostPaths(PoolPaths):
+    """The folder like a pool's on a machine where the pool is not: arguments come batch by batch."""
+
     @property
     def batches(self) -> Path:
-        """Folder of the rows of single batches: only on a machine where the pool itself is not."""
+        """Folder of the rows of single batches."""
         return self.root / "batches"
 
     def batch(self, number: int) -> Path:
         """The rows of one batch's tasks."""
         return self.batches / f"{number}.arrow"
-
-    def segment(self, number: int) -> Path:
-        """One sealed segment."""
-        return self.results / f"segment-{number:06d}.parquet"
 
 
 def home_folder(override: str | None = None) -> Path:

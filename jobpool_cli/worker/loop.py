@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jobpool_cli.errors import JobPoolError
-from jobpool_cli.layout import PoolPaths
+from jobpool_cli.layout import HostPaths, PoolPaths
 from jobpool_cli.store.arguments.rows import TaskArguments
 from jobpool_cli.store.slots import (
     ATTEMPT,
@@ -66,7 +66,8 @@ class Worker:
         self._paths = paths
         self._worker = worker
         self._slot = SharedSlots(paths.slots).slot(slot)
-        self._is_away = paths.batches.is_dir()
+        away = HostPaths(paths.root)
+        self._away = away if away.batches.is_dir() else None
         self._orders = orders
         self._outcomes = outcomes
         self._outbox = Outbox(paths, worker, outcomes)
@@ -161,7 +162,7 @@ class Worker:
         self._order = order
         try:
             loaded = self._udf(order.udf)
-            call_next = loaded.calls(order.ranges, self._paths.batch(order.batch) if self._is_away else None)
+            call_next = loaded.calls(order.ranges, self._away.batch(order.batch) if self._away else None)
         except Exception as error:  # noqa: BLE001 - the arguments file or another code version: every task fails alike
             self._fail_batch(order, error)
             return

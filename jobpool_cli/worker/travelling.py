@@ -37,8 +37,8 @@ from jobpool_cli.store.snapshot import (
     resolve,
     write_snapshot,
 )
+from jobpool_cli.store.values.byvalue import ByValuePickler
 from jobpool_cli.store.values.pickles import main_file
-from jobpool_cli.store.values.slotted import SlottedPickler
 from jobpool_cli.worker.function import check_runnable, code_holder, innermost, unwrapped
 from jobpool_cli.worker.loading import callable_form
 from jobpool_cli.worker.unpicklable import find_unpicklable
@@ -275,7 +275,7 @@ class _FunctionPickler:
         )
 
 
-class _NotingPickler(SlottedPickler):
+class _NotingPickler(ByValuePickler):
     def __init__(self, file: io.BytesIO, notes: _FunctionPickler) -> None:
         super().__init__(file, protocol=5)
         self._notes = notes

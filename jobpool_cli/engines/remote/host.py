@@ -27,7 +27,7 @@ from jobpool_cli.engines.base import BootFailed, EngineEvent, Lost, Outcomes, Re
 from jobpool_cli.engines.local import LocalEngine
 from jobpool_cli.engines.processes import adopt_orphans, raise_descriptors
 from jobpool_cli.engines.remote.stream import CHUNK_BYTES, Stream
-from jobpool_cli.layout import PoolPaths, check_name
+from jobpool_cli.layout import HostPaths, check_name
 from jobpool_cli.model import PoolOptions
 from jobpool_cli.store import durable
 from jobpool_cli.store.slots import (
@@ -68,7 +68,7 @@ class Host:
         """
         self._stream = Stream(channel)
         self._folder = folder
-        self._paths = PoolPaths(folder)
+        self._paths = HostPaths(folder)
         self._engine: LocalEngine | None = None
         self._views: list[memoryview] = []
         self._numbers: deque[int] = deque()
@@ -150,7 +150,7 @@ class Host:
 
     def _begin(self, body: dict[str, Any]) -> None:
         check_name(body["pool"])
-        self._paths = paths = PoolPaths(self._folder / body["pool"])
+        self._paths = paths = HostPaths(self._folder / body["pool"])
         for folder in (paths.root, paths.udf, paths.results, paths.logs, paths.batches):
             durable.make_folder(folder)
         create_slots(paths.slots)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from jobpool_cli.store.values.byvalue import ByValuePickler, pickled_by_value
 from jobpool_cli.store.values.pickles import (
     Copies,
     is_users_name,
@@ -22,7 +23,6 @@ from jobpool_cli.store.values.pickles import (
     runs_others_code,
     users_packages,
 )
-from jobpool_cli.store.values.slotted import SlottedPickler, pickled_by_value
 
 # A class that drags more than this along goes without a copy, which would go into every batch of results.
 _COPY_LIMIT_BYTES = 4 << 20
@@ -45,7 +45,7 @@ def carefully_pickled(value: object, copies: Copies | None = None) -> bytes:
     return buffer.getvalue()
 
 
-class CarefulPickler(SlottedPickler):
+class CarefulPickler(ByValuePickler):
     """Pickles classes and functions of the user's modules so that a reader gets its own, or a copy."""
 
     def __init__(self, file: io.BytesIO, copies: Copies | None = None) -> None:
